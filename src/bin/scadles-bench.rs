@@ -1,0 +1,3 @@
+//! Command line (in progress).
+
+fn main() {}

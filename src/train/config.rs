@@ -1,0 +1,613 @@
+//! Everything a run can be told, as one value: read from TOML, overridden by flags, checked before anything starts.
+//!
+//! Each field states its unit, range and default. [`RunConfig::default`] is the paper's method (ScaDLES) on the
+//! embedded data set with 8 devices at the S1 rates.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One run: what is trained, on which data, by which cluster, with which method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RunConfig {
+    /// Name of the run in reports and folders. Default `scadles`.
+    pub name: String,
+    /// Seed of every random choice. Default 1234.
+    pub seed: u64,
+    /// Network to train.
+    pub model: ModelConfig,
+    /// Data set and how it is split over devices.
+    pub data: DataConfig,
+    /// Devices, their streams, links and speeds.
+    pub cluster: ClusterConfig,
+    /// How many samples each device trains on in a step.
+    pub batch: BatchConfig,
+    /// What happens to samples that a step leaves in the buffer.
+    pub buffer: BufferConfig,
+    /// How the gradients of devices are weighted.
+    pub aggregation: Aggregation,
+    /// Optimizer and learning rate.
+    pub optimizer: OptimizerConfig,
+    /// When devices synchronise.
+    pub sync: SyncConfig,
+    /// What devices send.
+    pub compression: CompressionConfig,
+    /// Sharing of samples between devices with skewed data.
+    pub injection: InjectionConfig,
+    /// Batch-norm statistics across devices.
+    pub batch_norm: BatchNormStatistics,
+    /// Length of the run, evaluation, output.
+    pub run: LengthConfig,
+}
+
+/// Network to train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ModelConfig {
+    /// One of `scadles models`. Default `resnet20`.
+    pub name: String,
+    /// `cifar` (3x3 stride 1, no pooling) or `imagenet` (7x7 stride 2, max-pool). Default `cifar`.
+    pub stem: Stem,
+    /// Classes of the head; 0 takes the data set's. At least the data set's classes. Default 0.
+    pub classes: usize,
+    /// Multiplies every channel count, in (0, 4]. Default 1.
+    pub width: f64,
+    /// Initial parameters from a safetensors file. Default: random.
+    pub weights: Option<PathBuf>,
+}
+
+/// First layers of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stem {
+    /// 3x3 convolution with stride 1, no pooling; VGG: one linear layer after 512 features.
+    #[default]
+    Cifar,
+    /// 7x7 convolution with stride 2, then max-pool; VGG: adaptive pooling to 7x7 and three linear layers.
+    Imagenet,
+}
+
+/// Data set and its split over devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DataConfig {
+    /// Folder with CIFAR-10 or CIFAR-100 in the original binary layout; none: the embedded data set.
+    pub dir: Option<PathBuf>,
+    /// Training images of the embedded data set. Default 10000.
+    pub embedded_train: usize,
+    /// Test images of the embedded data set. Default 1000.
+    pub embedded_test: usize,
+    /// Random crop with padding 4 and horizontal flip. Default true.
+    pub augment: bool,
+    /// Split over devices.
+    pub partition: Partition,
+}
+
+/// How training samples are split over devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Partition {
+    /// Every device draws from all classes.
+    #[default]
+    Iid,
+    /// Every device holds samples of this many classes only.
+    Labels {
+        /// Classes on one device, at least 1.
+        labels_per_device: usize,
+    },
+    /// Class shares of a device drawn from a Dirichlet distribution.
+    Dirichlet {
+        /// Concentration, above 0: small is skewed, large is IID.
+        alpha: f64,
+    },
+}
+
+/// Devices, streams, links, speeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClusterConfig {
+    /// Number of devices, 1 to 4096. Default 8.
+    pub devices: usize,
+    /// Stream rates.
+    pub rates: RatesConfig,
+    /// How samples arrive at those rates.
+    pub arrivals: ArrivalConfig,
+    /// `virtual` (exact, reproducible) or `real`. Default `virtual`.
+    pub clock: ClockKind,
+    /// Link of every device.
+    pub link: LinkConfig,
+    /// Compute speed of every device.
+    pub compute: ComputeConfig,
+    /// Where this process computes. Default `cpu`.
+    pub device: DeviceKind,
+}
+
+/// Stream rates: a published list by name or one number per device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RatesConfig {
+    /// `S1`, `S2`, `S1'` or `S2'` (also `S1p`, `S2p`): the paper's list, sampled from its distribution beyond its length.
+    Named(String),
+    /// Samples per second of each device.
+    List(Vec<f64>),
+}
+
+/// Arrival process of a stream with a given mean rate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum ArrivalConfig {
+    /// Evenly spaced.
+    #[default]
+    Constant,
+    /// Poisson process.
+    Poisson,
+    /// On and off phases of exponential length; the rate while on keeps the mean.
+    Bursty {
+        /// Mean length of an on phase, s.
+        on_s: f64,
+        /// Mean length of an off phase, s.
+        off_s: f64,
+    },
+    /// Poisson process with a sinusoidal rate.
+    Diurnal {
+        /// Period, s.
+        period_s: f64,
+        /// Relative amplitude, 0 to 1.
+        amplitude: f64,
+    },
+    /// Rates over time from a CSV file with columns `time_s,device,samples_per_s`; repeats after its end.
+    Trace {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Time of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClockKind {
+    /// Computed: hours of a cluster in minutes, reproducible from the seed.
+    #[default]
+    Virtual,
+    /// The wall clock; source threads feed lock-free rings.
+    Real,
+}
+
+/// Link between devices.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LinkConfig {
+    /// Mbit/s of each device's link, above 0. Default 5000.
+    pub bandwidth_mbit_s: f64,
+    /// One-way latency, ms, at least 0. Default 0.5.
+    pub latency_ms: f64,
+    /// Share of the bandwidth that a collective reaches, in (0, 1]. Default 0.6: calibrated on Fig. 4b.
+    pub efficiency: f64,
+}
+
+/// Compute speed of a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum ComputeConfig {
+    /// Calibrated on the paper's Fig. 6: one K80 a device.
+    K80,
+    /// Measured on this machine when the run starts (times differ between runs).
+    Measured {
+        /// How many times slower a device is than this machine, above 0.
+        slowdown: f64,
+    },
+    /// `overhead_s + batch * per_sample_s`, one value for all devices or one per device.
+    Given {
+        /// Fixed seconds per step.
+        overhead_s: Vec<f64>,
+        /// Seconds per sample.
+        per_sample_s: Vec<f64>,
+    },
+}
+
+/// Where this process computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// The CPU backend.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// Samples per device and step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BatchConfig {
+    /// Rule. Default `rate`.
+    pub policy: BatchPolicy,
+    /// Samples under `fixed`, and the base batch of learning-rate scaling. Default 64.
+    pub size: usize,
+    /// Smallest batch under `rate`. Default 8.
+    pub min: usize,
+    /// Largest batch. Default 1024.
+    pub max: usize,
+}
+
+/// Rule for a device's batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchPolicy {
+    /// The same batch everywhere; each device waits for it (DDL).
+    Fixed,
+    /// `b_i = S_i`, clamped; each device waits for it (ScaDLES).
+    #[default]
+    Rate,
+    /// Whatever has arrived, at most `max`; nobody waits unless every buffer is empty.
+    Available,
+}
+
+/// What happens to samples that a step leaves over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BufferConfig {
+    /// Rule. Default `truncation`.
+    pub policy: BufferPolicy,
+    /// Memory for waiting samples of one device, MiB, at least 1. Default 256.
+    pub memory_cap_mib: u64,
+    /// Samples of one device kept by `truncation` (0: what one second brings) and `reservoir` (0: 1024). Default 0.
+    pub keep: usize,
+    /// Folder for samples beyond the cap under `persistence`. Default: a temporary folder.
+    pub spill_dir: Option<PathBuf>,
+}
+
+/// Buffer rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BufferPolicy {
+    /// Keep every sample until trained on; beyond the memory cap on disk, in order.
+    Persistence,
+    /// After a step keep only the newest.
+    #[default]
+    Truncation,
+    /// A uniform random subset of what has arrived.
+    Reservoir,
+}
+
+/// Weight of a device's gradient.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aggregation {
+    /// Share of the step's samples (paper eq. 4).
+    #[default]
+    BySamples,
+    /// `1/N` for each device that has samples (DDL).
+    Uniform,
+}
+
+/// Optimizer and learning rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct OptimizerConfig {
+    /// `sgd` or `lars`. Default `sgd`.
+    pub kind: OptimizerKind,
+    /// Base learning rate, above 0. Default 0.1.
+    pub lr: f64,
+    /// In [0, 1). Default 0.9.
+    pub momentum: f64,
+    /// Nesterov momentum. Default false.
+    pub nesterov: bool,
+    /// L2 penalty, at least 0. Default 1e-4.
+    pub weight_decay: f64,
+    /// LARS trust coefficient, above 0. Default 0.001.
+    pub trust: f64,
+    /// Multiply the learning rate by (samples of the step) / (base global batch). Default true.
+    pub scale_lr: bool,
+    /// Learning rate over the run.
+    pub schedule: ScheduleConfig,
+    /// Share of the run with a linear warm-up from a tenth, in [0, 1). Default 0.
+    pub warmup: f64,
+}
+
+/// Optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// SGD with momentum.
+    #[default]
+    Sgd,
+    /// Layer-wise adaptive rate scaling (1708.03888).
+    Lars,
+}
+
+/// Learning rate over the run; positions are shares of it in [0, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum ScheduleConfig {
+    /// No change.
+    Constant,
+    /// Multiplied by `factor` at each position.
+    Step {
+        /// In (0, 1].
+        factor: f64,
+        /// Ascending shares of the run, as epochs 75, 150, 225 of 300 are 0.25, 0.5, 0.75.
+        at: Vec<f64>,
+    },
+    /// Half a cosine down to 0.
+    Cosine,
+}
+
+/// When devices synchronise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum SyncConfig {
+    /// Gradients are aggregated in each step.
+    #[default]
+    EveryStep,
+    /// Local SGD / FedAvg: parameters are averaged every `steps` steps, weighted by samples.
+    Local {
+        /// Steps between averages, at least 1.
+        steps: usize,
+    },
+}
+
+/// What devices send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum CompressionConfig {
+    /// The whole gradient, always.
+    #[default]
+    None,
+    /// Top-k with error feedback behind a gate.
+    TopK(TopKConfig),
+    /// Deep gradient compression (1712.01887).
+    Dgc(DgcConfig),
+}
+
+/// Top-k compression.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TopKConfig {
+    /// Kept elements / all elements (the paper's CR), in (0, 1]. Default 0.1.
+    pub density: f64,
+    /// Over the whole vector or per layer. Default `vector`.
+    pub scope: TopKScope,
+    /// Keep what was not sent for later steps. Default true.
+    pub error_feedback: bool,
+    /// When to send compressed. Default the paper's, delta 0.3.
+    pub gate: GateConfig,
+    /// Payload values. Default `f32`.
+    pub values: ValueCoding,
+    /// Payload indices. Default `smallest`.
+    pub indices: IndexCoding,
+}
+
+/// Deep gradient compression.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DgcConfig {
+    /// Kept elements / all elements after warm-up, in (0, 1]. Default 0.001.
+    pub density: f64,
+    /// Share of the run over which the density falls from 25 %, in [0, 1). Default 0.1.
+    pub warmup: f64,
+    /// Largest L2 norm of a device's gradient, scaled by N^-1/2; 0 switches clipping off. Default 1.
+    pub clip_norm: f64,
+    /// Payload values. Default `f32`.
+    pub values: ValueCoding,
+}
+
+/// Range of one top-k selection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TopKScope {
+    /// The whole flat gradient.
+    #[default]
+    Vector,
+    /// Each parameter tensor.
+    Layer,
+}
+
+/// Decision between compressed and dense.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum GateConfig {
+    /// Always compressed.
+    Always,
+    /// `abs(|g|^2 - |topk(g)|^2) / |g|^2 <= delta`, exponentially averaged (paper).
+    Paper {
+        /// At least 0.
+        delta: f64,
+        /// Share of the newest value in the average, in (0, 1].
+        ewma: f64,
+    },
+    /// `abs(sum|g_l| - sum|topk_l|) / sum|g_l| <= delta` over tensors, mean since the epoch began, devices vote
+    /// (reference code).
+    Reference {
+        /// At least 0.
+        delta: f64,
+    },
+}
+
+/// How payload values are coded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValueCoding {
+    /// 4 bytes.
+    #[default]
+    F32,
+    /// 2 bytes; the rounding error stays in the residual.
+    Bf16,
+}
+
+/// How payload indices are coded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexCoding {
+    /// The smaller of the two for this payload.
+    #[default]
+    Smallest,
+    /// Differences of ascending indices as variable-length bytes.
+    Delta,
+    /// One bit per element.
+    Bitmap,
+}
+
+/// Data injection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct InjectionConfig {
+    /// Share of the devices that give samples in a step, in [0, 1]. Default 0: off.
+    pub alpha: f64,
+    /// Share of its batch that a giving device shares, in [0, 1]. Default 0.
+    pub beta: f64,
+    /// What an injected batch does to the batch size. Default `selsync`.
+    pub batch: InjectedBatch,
+}
+
+/// Batch size under injection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InjectedBatch {
+    /// Shared samples come on top (the paper's rule).
+    Paper,
+    /// Each device takes `b / (1 + alpha beta N)` of its own, so that the sum stays about `b` (SelSync).
+    #[default]
+    Selsync,
+}
+
+/// Batch-norm running statistics across devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchNormStatistics {
+    /// Every device keeps its own; the model is evaluated with device 0's, as PyTorch DDP does.
+    Local,
+    /// Means and variances of all devices are merged, weighted by samples, whenever the model is evaluated or saved.
+    #[default]
+    Merged,
+}
+
+/// Length of the run, evaluation, output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LengthConfig {
+    /// Steps, at least 1. Default 120.
+    pub steps: usize,
+    /// Ends the run early after this many virtual (or real) seconds; 0: no limit. Default 0.
+    pub max_time_s: f64,
+    /// Ends the run early at this top-1 test accuracy, in (0, 1]; 0: never. Default 0.
+    pub target_accuracy: f64,
+    /// Steps between evaluations, at least 1. Default 20.
+    pub eval_every: usize,
+    /// Threads; 0: one per core. Default 0.
+    pub threads: usize,
+    /// Folder for metrics, report and final parameters. Default `runs/<name>`.
+    pub out: Option<PathBuf>,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            name: "scadles".into(),
+            seed: 1234,
+            model: ModelConfig::default(),
+            data: DataConfig::default(),
+            cluster: ClusterConfig::default(),
+            batch: BatchConfig::default(),
+            buffer: BufferConfig::default(),
+            aggregation: Aggregation::BySamples,
+            optimizer: OptimizerConfig::default(),
+            sync: SyncConfig::EveryStep,
+            compression: CompressionConfig::TopK(TopKConfig::default()),
+            injection: InjectionConfig::default(),
+            batch_norm: BatchNormStatistics::Merged,
+            run: LengthConfig::default(),
+        }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { name: "resnet20".into(), stem: Stem::Cifar, classes: 0, width: 1.0, weights: None }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            embedded_train: 10_000,
+            embedded_test: 1_000,
+            augment: true,
+            partition: Partition::Iid,
+        }
+    }
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            devices: 8,
+            rates: RatesConfig::Named("S1".into()),
+            arrivals: ArrivalConfig::Constant,
+            clock: ClockKind::Virtual,
+            link: LinkConfig::default(),
+            compute: ComputeConfig::K80,
+            device: DeviceKind::Cpu,
+        }
+    }
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.6 }
+    }
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { policy: BatchPolicy::Rate, size: 64, min: 8, max: 1024 }
+    }
+}
+
+impl Default for BufferConfig {
+    fn default() -> Self {
+        Self { policy: BufferPolicy::Truncation, memory_cap_mib: 256, keep: 0, spill_dir: None }
+    }
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Sgd,
+            lr: 0.1,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 1e-4,
+            trust: 0.001,
+            scale_lr: true,
+            schedule: ScheduleConfig::Constant,
+            warmup: 0.0,
+        }
+    }
+}
+
+impl Default for TopKConfig {
+    fn default() -> Self {
+        Self {
+            density: 0.1,
+            scope: TopKScope::Vector,
+            error_feedback: true,
+            gate: GateConfig::Paper { delta: 0.3, ewma: 0.1 },
+            values: ValueCoding::F32,
+            indices: IndexCoding::Smallest,
+        }
+    }
+}
+
+impl Default for DgcConfig {
+    fn default() -> Self {
+        Self { density: 0.001, warmup: 0.1, clip_norm: 1.0, values: ValueCoding::F32 }
+    }
+}
+
+impl Default for LengthConfig {
+    fn default() -> Self {
+        Self { steps: 120, max_time_s: 0.0, target_accuracy: 0.0, eval_every: 20, threads: 0, out: None }
+    }
+}

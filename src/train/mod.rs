@@ -1,0 +1,3 @@
+//! The trainer and its configuration.
+
+pub mod config;
