@@ -181,7 +181,7 @@ pub struct LinkConfig {
     pub bandwidth_mbit_s: f64,
     /// One-way latency, ms, at least 0. Default 0.5.
     pub latency_ms: f64,
-    /// Share of the bandwidth that a collective reaches, in (0, 1]. Default 0.6: calibrated on Fig. 4b.
+    /// Share of the bandwidth that a collective reaches, in (0, 1]. Default 0.65: calibrated on Fig. 4b.
     pub efficiency: f64,
 }
 
@@ -555,7 +555,7 @@ impl Default for ClusterConfig {
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.6 }
+        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.65 }
     }
 }
 
