@@ -1,3 +1,5 @@
 //! The trainer and its configuration.
 
+pub mod batch;
 pub mod config;
+pub mod injection;
