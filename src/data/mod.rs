@@ -11,6 +11,7 @@
 pub mod cifar;
 pub mod dataset;
 pub mod embedded;
+pub mod fetch;
 pub mod load;
 pub mod partition;
 

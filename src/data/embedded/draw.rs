@@ -20,7 +20,7 @@ const BLOBS: usize = 4;
 const BLOB_RADIUS: (f32, f32) = (1.5, 4.0);
 const BLOB_CONTRAST: f32 = 40.0;
 /// Standard deviation of the noise of each pixel and channel, in grey levels.
-const NOISE: f32 = 14.0;
+const NOISE: f32 = 12.0;
 /// Period of stripes, checker and dots, in pixels.
 const PERIOD: (f32, f32) = (5.0, 8.0);
 /// Largest tangent of a texture's deviation from its named direction (12 degrees).
@@ -83,7 +83,7 @@ impl Pattern {
         let tilt = between(random, (-TILT, TILT));
         let axis = match class {
             5 => unit([tilt, 1.0]),
-            6 => unit([1.0, tilt]),
+            2 | 6 => unit([1.0, tilt]),
             7 => unit([1.0, (1.0 + tilt) * if coin(random) { 1.0 } else { -1.0 }]),
             _ => unit_vector(random),
         };
