@@ -1,7 +1,7 @@
 //! What a step, an evaluation and a run report: one flat record each, units in the field names.
 
 use crate::train::config::RunConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// One training step over all devices. Vectors have one entry per device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -9,32 +9,43 @@ pub struct StepRecord {
     /// Number of the step, from 1.
     pub step: u64,
     /// Cluster time at the end of the step, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub time_s: f64,
     /// Wall time since the run began, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub wall_s: f64,
     /// Length of the step in cluster time, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub step_s: f64,
     /// Longest wait for samples, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub wait_s: f64,
     /// Longest forward and backward, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub compute_s: f64,
     /// Communication, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub comm_s: f64,
     /// Mean cross-entropy over all samples of the step, nats.
+    #[serde(deserialize_with = "null_as_nan")]
     pub loss: f64,
     /// Share of the step's training samples classified right.
+    #[serde(deserialize_with = "null_as_nan")]
     pub train_top1: f64,
     /// Samples of all devices.
     pub global_batch: u64,
     /// Learning rate applied.
+    #[serde(deserialize_with = "null_as_nan")]
     pub lr: f64,
     /// Euclidean norm of the aggregated gradient.
+    #[serde(deserialize_with = "null_as_nan")]
     pub grad_norm: f64,
     /// Whether the step sent compressed payloads.
     pub compressed: bool,
     /// Devices that voted to compress.
     pub votes: u64,
     /// Largest averaged gate value over devices, compared with delta.
+    #[serde(deserialize_with = "null_as_nan")]
     pub gate_value: f64,
     /// Gradient elements sent by all devices.
     pub sent_elements: u64,
@@ -66,14 +77,19 @@ pub struct EvalRecord {
     /// Step after which it was made.
     pub step: u64,
     /// Cluster time, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub time_s: f64,
     /// Wall time, s.
+    #[serde(deserialize_with = "null_as_nan")]
     pub wall_s: f64,
     /// Mean cross-entropy, nats.
+    #[serde(deserialize_with = "null_as_nan")]
     pub loss: f64,
     /// Top-1 accuracy, 0 to 1.
+    #[serde(deserialize_with = "null_as_nan")]
     pub top1: f64,
     /// Top-5 accuracy, 0 to 1.
+    #[serde(deserialize_with = "null_as_nan")]
     pub top5: f64,
 }
 
@@ -165,4 +181,9 @@ pub enum Event<'a> {
         /// Best top-1 accuracy.
         best_top1: f64,
     },
+}
+
+/// JSON has no NaN and no infinity: they are written as `null` and read back as NaN.
+fn null_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }

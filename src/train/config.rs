@@ -3,6 +3,24 @@
 //! Each field states its unit, range and default. [`RunConfig::default`] is the paper's method (ScaDLES) on the
 //! embedded data set with 8 devices at the S1 rates.
 
+mod check;
+mod compression;
+mod defaults;
+mod error;
+mod load;
+mod locate;
+mod nearest;
+mod overrides;
+mod schema;
+mod validate;
+
+pub use compression::{
+    CompressionConfig, DgcConfig, GateConfig, IndexCoding, TopKConfig, TopKScope, ValueCoding,
+};
+pub use error::{ConfigError, Location, Problem};
+pub use nearest::nearest;
+pub use overrides::Override;
+
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -347,107 +365,6 @@ pub enum SyncConfig {
     },
 }
 
-/// What devices send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum CompressionConfig {
-    /// The whole gradient, always.
-    #[default]
-    None,
-    /// Top-k with error feedback behind a gate.
-    TopK(TopKConfig),
-    /// Deep gradient compression (1712.01887).
-    Dgc(DgcConfig),
-}
-
-/// Top-k compression.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct TopKConfig {
-    /// Kept elements / all elements (the paper's CR), in (0, 1]. Default 0.1.
-    pub density: f64,
-    /// Over the whole vector or per layer. Default `vector`.
-    pub scope: TopKScope,
-    /// Keep what was not sent for later steps. Default true.
-    pub error_feedback: bool,
-    /// When to send compressed. Default the paper's, delta 0.3.
-    pub gate: GateConfig,
-    /// Payload values. Default `f32`.
-    pub values: ValueCoding,
-    /// Payload indices. Default `smallest`.
-    pub indices: IndexCoding,
-}
-
-/// Deep gradient compression.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DgcConfig {
-    /// Kept elements / all elements after warm-up, in (0, 1]. Default 0.001.
-    pub density: f64,
-    /// Share of the run over which the density falls from 25 %, in [0, 1). Default 0.1.
-    pub warmup: f64,
-    /// Largest L2 norm of a device's gradient, scaled by N^-1/2; 0 switches clipping off. Default 1.
-    pub clip_norm: f64,
-    /// Payload values. Default `f32`.
-    pub values: ValueCoding,
-}
-
-/// Range of one top-k selection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TopKScope {
-    /// The whole flat gradient.
-    #[default]
-    Vector,
-    /// Each parameter tensor.
-    Layer,
-}
-
-/// Decision between compressed and dense.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum GateConfig {
-    /// Always compressed.
-    Always,
-    /// `abs(|g|^2 - |topk(g)|^2) / |g|^2 <= delta`, exponentially averaged (paper).
-    Paper {
-        /// At least 0.
-        delta: f64,
-        /// Share of the newest value in the average, in (0, 1].
-        ewma: f64,
-    },
-    /// `abs(sum|g_l| - sum|topk_l|) / sum|g_l| <= delta` over tensors, mean since the epoch began, devices vote
-    /// (reference code).
-    Reference {
-        /// At least 0.
-        delta: f64,
-    },
-}
-
-/// How payload values are coded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ValueCoding {
-    /// 4 bytes.
-    #[default]
-    F32,
-    /// 2 bytes; the rounding error stays in the residual.
-    Bf16,
-}
-
-/// How payload indices are coded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IndexCoding {
-    /// The smaller of the two for this payload.
-    #[default]
-    Smallest,
-    /// Differences of ascending indices as variable-length bytes.
-    Delta,
-    /// One bit per element.
-    Bitmap,
-}
-
 /// Data injection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -498,116 +415,4 @@ pub struct LengthConfig {
     pub threads: usize,
     /// Folder for metrics, report and final parameters. Default `runs/<name>`.
     pub out: Option<PathBuf>,
-}
-
-impl Default for RunConfig {
-    fn default() -> Self {
-        Self {
-            name: "scadles".into(),
-            seed: 1234,
-            model: ModelConfig::default(),
-            data: DataConfig::default(),
-            cluster: ClusterConfig::default(),
-            batch: BatchConfig::default(),
-            buffer: BufferConfig::default(),
-            aggregation: Aggregation::BySamples,
-            optimizer: OptimizerConfig::default(),
-            sync: SyncConfig::EveryStep,
-            compression: CompressionConfig::TopK(TopKConfig::default()),
-            injection: InjectionConfig::default(),
-            batch_norm: BatchNormStatistics::Merged,
-            run: LengthConfig::default(),
-        }
-    }
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self { name: "resnet20".into(), stem: Stem::Cifar, classes: 0, width: 1.0, weights: None }
-    }
-}
-
-impl Default for DataConfig {
-    fn default() -> Self {
-        Self {
-            dir: None,
-            embedded_train: 10_000,
-            embedded_test: 1_000,
-            augment: true,
-            partition: Partition::Iid,
-        }
-    }
-}
-
-impl Default for ClusterConfig {
-    fn default() -> Self {
-        Self {
-            devices: 8,
-            rates: RatesConfig::Named("S1".into()),
-            arrivals: ArrivalConfig::Constant,
-            clock: ClockKind::Virtual,
-            link: LinkConfig::default(),
-            compute: ComputeConfig::K80,
-            device: DeviceKind::Cpu,
-        }
-    }
-}
-
-impl Default for LinkConfig {
-    fn default() -> Self {
-        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.65 }
-    }
-}
-
-impl Default for BatchConfig {
-    fn default() -> Self {
-        Self { policy: BatchPolicy::Rate, size: 64, min: 8, max: 1024 }
-    }
-}
-
-impl Default for BufferConfig {
-    fn default() -> Self {
-        Self { policy: BufferPolicy::Truncation, memory_cap_mib: 256, keep: 0, spill_dir: None }
-    }
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self {
-            kind: OptimizerKind::Sgd,
-            lr: 0.1,
-            momentum: 0.9,
-            nesterov: false,
-            weight_decay: 1e-4,
-            trust: 0.001,
-            scale_lr: true,
-            schedule: ScheduleConfig::Constant,
-            warmup: 0.0,
-        }
-    }
-}
-
-impl Default for TopKConfig {
-    fn default() -> Self {
-        Self {
-            density: 0.1,
-            scope: TopKScope::Vector,
-            error_feedback: true,
-            gate: GateConfig::Paper { delta: 0.3, ewma: 0.1 },
-            values: ValueCoding::F32,
-            indices: IndexCoding::Smallest,
-        }
-    }
-}
-
-impl Default for DgcConfig {
-    fn default() -> Self {
-        Self { density: 0.001, warmup: 0.1, clip_norm: 1.0, values: ValueCoding::F32 }
-    }
-}
-
-impl Default for LengthConfig {
-    fn default() -> Self {
-        Self { steps: 120, max_time_s: 0.0, target_accuracy: 0.0, eval_every: 20, threads: 0, out: None }
-    }
 }

@@ -1,0 +1,25 @@
+//! The example configurations are valid and say what they are for.
+
+use scadles::train::config::RunConfig;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn each_parses_validates_and_explains_itself() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 10, "{files:?}");
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let config = RunConfig::from_toml(&text, &file).unwrap_or_else(|error| panic!("{error}"));
+        let stem = file.file_stem().unwrap().to_str().unwrap();
+        assert_eq!(config.name, stem, "the run is named after its file");
+        assert!(text.starts_with("# "), "{stem}: the first line says what it is for");
+        assert!(text.contains(&format!("scadles run examples/{stem}.toml")), "{stem}: shows its command");
+    }
+}
