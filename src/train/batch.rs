@@ -27,12 +27,6 @@ pub fn largest_batch(config: &BatchConfig, arrivals: &ArrivalConfig, rates: &[f6
     }
 }
 
-/// Linear learning-rate scaling: samples of the step over the base global batch `size * world_size` (Goyal et al.,
-/// 1706.02677). The baseline's own step has factor 1.
-pub fn lr_scale(config: &BatchConfig, global_batch: usize, world_size: usize) -> f64 {
-    global_batch as f64 / (config.size * world_size) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,10 +46,5 @@ mod tests {
         assert_eq!(largest_batch(&config, &ArrivalConfig::Constant, &[12.0, 82.0]), 82);
         let diurnal = ArrivalConfig::Diurnal { period_s: 10.0, amplitude: 0.5 };
         assert_eq!(largest_batch(&config, &diurnal, &[12.0, 82.0]), 1024);
-    }
-
-    #[test]
-    fn the_learning_rate_follows_the_global_batch() {
-        assert_eq!(lr_scale(&BatchConfig::default(), 305, 8), 305.0 / 512.0);
     }
 }

@@ -1,6 +1,6 @@
 //! From the gradients of all devices to one: dense, or top-k with error feedback behind the gate, or DGC.
 
-use crate::aggregate::{Collective, add_weighted, choose_collective};
+use crate::aggregate::{Collective, add_scaled, choose_collective};
 use crate::cluster::link::all_reduce_sent_bytes;
 use crate::comm::{Communicator, Traffic};
 use crate::compress::coding::{CodingError, decode_add};
@@ -111,9 +111,9 @@ impl GradientExchange {
         agg_weight: f64,
         progress: f64,
         sum: &mut [f32],
-    ) -> Result<(), CompressError> {
+    ) -> Result<()> {
         match self {
-            Self::Dense => add_weighted(sum, grad, agg_weight as f32),
+            Self::Dense => add_scaled(device, grad, agg_weight as f32, sum)?,
             Self::TopK { devices, gates, values, .. } => {
                 let norms = devices[device].accumulate(grad, agg_weight as f32)?;
                 values[device] = norms.map_or(0.0, |norms| gates[device].observe(&norms));
@@ -220,9 +220,9 @@ fn send_dense<S: Sender>(
     sum: &mut [f32],
     report: &mut ExchangeReport,
 ) -> Result<()> {
-    for device in devices.iter_mut() {
+    for (rank, device) in devices.iter_mut().enumerate() {
         if let Some(gradient) = device.dense() {
-            add_weighted(sum, gradient, 1.0);
+            add_scaled(rank, gradient, 1.0, sum)?;
         }
         device.finish_dense();
     }

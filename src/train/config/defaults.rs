@@ -63,7 +63,7 @@ impl Default for ClusterConfig {
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.6 }
+        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.65 }
     }
 }
 
