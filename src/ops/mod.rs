@@ -8,10 +8,13 @@
 mod multiversion;
 
 pub mod batchnorm2d;
+pub mod conv2d;
 pub mod dropout;
 pub mod elementwise;
 pub mod input;
+pub mod linear;
 pub mod pad_shortcut;
 pub mod pool2d;
 pub mod relu;
+pub mod simd;
 pub mod softmax_xent;
