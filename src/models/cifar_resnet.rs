@@ -18,7 +18,7 @@ pub(super) fn build(b: &mut Builder, spec: &ModelSpec, sizes: &Sizes) -> Result<
     x = b.adaptive_avg_pool("avgpool", x, 1, 1);
     let fan_in = b.shape(x).numel() as f64;
     let bias = Init::Uniform { bound: fan_in.powf(-0.5) };
-    b.linear("fc", x, spec.classes, false, [Init::Normal { std: (2.0 / fan_in).sqrt() }, bias]);
+    b.linear("fc", x, spec.classes, false, [Init::Normal { std: (2.0 / fan_in).sqrt() }, bias])?;
     Ok(())
 }
 

@@ -126,7 +126,7 @@ pub fn plan(spec: &ModelSpec, max_batch: usize) -> Result<Plan, ModelError> {
     if !(spec.width > 0.0 && spec.width <= 4.0) {
         return Err(ModelError::Width { width: spec.width });
     }
-    if spec.image.numel() == 0 {
+    if [spec.image.h, spec.image.w, spec.image.c].contains(&0) {
         return Err(ModelError::EmptyImage { image: spec.image });
     }
     if max_batch == 0 {

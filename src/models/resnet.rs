@@ -19,7 +19,7 @@ pub(super) fn build(b: &mut Builder, spec: &ModelSpec, sizes: &Sizes) -> Result<
     }
     x = b.adaptive_avg_pool("avgpool", x, 1, 1);
     let bound = (b.shape(x).numel() as f64).powf(-0.5);
-    b.linear("fc", x, spec.classes, false, [Init::Uniform { bound }; 2]);
+    b.linear("fc", x, spec.classes, false, [Init::Uniform { bound }; 2])?;
     Ok(())
 }
 

@@ -28,25 +28,25 @@ pub(super) fn build(b: &mut Builder, spec: &ModelSpec, sizes: &Sizes) -> Result<
         x = b.max_pool(&format!("features.{index}"), x, Window { size: 2, stride: 2, pad: 0 })?;
         index += 1;
     }
-    head(b, spec, x);
-    Ok(())
+    head(b, spec, x)
 }
 
 /// One linear layer on pooled features (`cifar`), or three with dropout on a 7x7 map (`imagenet`).
-fn head(b: &mut Builder, spec: &ModelSpec, mut x: TensorId) {
+fn head(b: &mut Builder, spec: &ModelSpec, mut x: TensorId) -> Result<(), NnError> {
     let init = [Init::Normal { std: 0.01 }, Init::Constant(0.0)];
     match spec.stem {
         Stem::Cifar => {
             x = b.adaptive_avg_pool("avgpool", x, 1, 1);
-            b.linear("classifier", x, spec.classes, false, init);
+            b.linear("classifier", x, spec.classes, false, init)?;
         }
         Stem::Imagenet => {
             x = b.adaptive_avg_pool("avgpool", x, 7, 7);
             for [linear, dropout] in [["classifier.0", "classifier.2"], ["classifier.3", "classifier.5"]] {
-                x = b.linear(linear, x, spec.scaled(HIDDEN), true, init);
+                x = b.linear(linear, x, spec.scaled(HIDDEN), true, init)?;
                 x = b.dropout(dropout, x, DROPOUT);
             }
-            b.linear("classifier.6", x, spec.classes, false, init);
+            b.linear("classifier.6", x, spec.classes, false, init)?;
         }
     }
+    Ok(())
 }

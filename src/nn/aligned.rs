@@ -18,7 +18,8 @@ impl<T: bytemuck::Zeroable> Aligned<T> {
     pub(super) fn zeroed(len: usize, what: &'static str) -> Result<Self, NnError> {
         let spare = LINE_BYTES / size_of::<T>();
         let too_large = NnError::OutOfMemory { what, bytes: len as u128 * size_of::<T>() as u128 };
-        let Some(data) = len.checked_add(spare).and_then(|n| bytemuck::allocation::try_zeroed_vec::<T>(n).ok())
+        let Some(data) =
+            len.checked_add(spare).and_then(|n| bytemuck::allocation::try_zeroed_vec::<T>(n).ok())
         else {
             return Err(too_large);
         };

@@ -59,7 +59,8 @@ impl Executor {
         let (dy, dx) = (slots.dy.range(n), dx.range(n));
         let extent = Extent { rows: rows(plan, layer, n), c: plan.tensor(layer.y).c };
         let param = |index: usize| plan.params()[index].range.clone();
-        let [mean, inv_std] = [running_mean, running_var].map(|index| &saved[plan.stats()[index].range.clone()]);
+        let [mean, inv_std] =
+            [running_mean, running_var].map(|index| &saved[plan.stats()[index].range.clone()]);
         let [dgamma, dbeta] = disjoint(grad, [param(gamma), param(beta)]);
         let gamma = &params[param(gamma)];
         if relu {

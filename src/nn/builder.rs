@@ -46,7 +46,12 @@ impl Builder {
     /// A network on images of this shape.
     pub fn new(image: ImageShape) -> Self {
         let ImageShape { h, w, c } = image;
-        Self { tensors: vec![TensorShape { h, w, c }], layers: Vec::new(), params: Vec::new(), stats: Vec::new() }
+        Self {
+            tensors: vec![TensorShape { h, w, c }],
+            layers: Vec::new(),
+            params: Vec::new(),
+            stats: Vec::new(),
+        }
     }
 
     /// The image.
@@ -62,7 +67,7 @@ impl Builder {
     /// A convolution to `k` channels; with `bias` (starting at 0) or without, with a ReLU or without.
     ///
     /// # Errors
-    /// [`NnError::ImageTooSmall`] if the window does not fit.
+    /// [`NnError::ImageTooSmall`] if the window does not fit, [`NnError::Shape`] if an extent is 0 or too large.
     pub fn conv2d(
         &mut self,
         name: &str,
@@ -76,24 +81,36 @@ impl Builder {
         self.check_window(name, x, window)?;
         let Window { size, stride, pad } = window;
         let shape = Conv2dShape { c, h, w, k, r: size, s: size, stride, pad, dilation: 1 };
+        validate(name, &shape)?;
         let krsc = [k, size, size, c];
-        let filter =
-            self.param(name, "weight", vec![k, c, size, size], krsc, ParamKind::ConvFilter, init);
+        let filter = self.param(name, "weight", vec![k, c, size, size], krsc, ParamKind::ConvFilter, init);
         let (bias, relu) = bias_relu;
         let bias = bias.then(|| self.vector(name, "bias", k, ParamKind::Bias, Init::Constant(0.0)));
         let y = TensorShape { h: shape.p(), w: shape.q(), c: k };
         Ok(self.layer(name, Op::Conv2d { shape, filter, bias, relu }, x, y))
     }
 
-    /// A linear layer with bias on all elements of `x`, which PyTorch would flatten in C H W order.
-    pub fn linear(&mut self, name: &str, x: TensorId, k: usize, relu: bool, init: [Init; 2]) -> TensorId {
+    /// A linear layer with bias on all elements of `x`, which PyTorch would flatten in C H W order. `init` is the
+    /// filter's and the bias's.
+    ///
+    /// # Errors
+    /// [`NnError::Shape`] if `k` is 0 or too large.
+    pub fn linear(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        k: usize,
+        relu: bool,
+        init: [Init; 2],
+    ) -> Result<TensorId, NnError> {
         let TensorShape { h, w, c } = self.shape(x);
         let shape = linear::shape(h * w * c, k);
+        validate(name, &shape)?;
         let dims = vec![k, c * h * w];
         let filter = self.param(name, "weight", dims, [k, h, w, c], ParamKind::LinearFilter, init[0]);
         let bias = Some(self.vector(name, "bias", k, ParamKind::Bias, init[1]));
         let y = TensorShape { h: 1, w: 1, c: k };
-        self.layer(name, Op::Conv2d { shape, filter, bias, relu }, x, y)
+        Ok(self.layer(name, Op::Conv2d { shape, filter, bias, relu }, x, y))
     }
 
     /// Registers the parameters (gamma 1, beta 0) and statistics of a batch norm of `c` channels.
@@ -116,6 +133,7 @@ impl Builder {
         relu: bool,
     ) -> TensorId {
         let shape = self.shape(x);
+        assert!(x != self.image(), "{}: a batch norm of the image has no gradient to write", params.name);
         let (found, added) = (self.params[params.gamma].numel(), shortcut.map(|id| self.shape(id)));
         assert_eq!(found, shape.c, "{}: registered channels and channels of x", params.name);
         assert!(added.is_none_or(|s| s == shape), "{}: adds a shortcut {added:?} to {shape:?}", params.name);
@@ -154,7 +172,8 @@ impl Builder {
     /// Zeroes elements with probability `p` while training.
     pub fn dropout(&mut self, name: &str, x: TensorId, p: f32) -> TensorId {
         let y = self.shape(x);
-        let ordinal = self.layers.iter().filter(|layer| matches!(layer.op, Op::Dropout { .. })).count() as u64;
+        let ordinal =
+            self.layers.iter().filter(|layer| matches!(layer.op, Op::Dropout { .. })).count() as u64;
         self.layer(name, Op::Dropout { p, ordinal }, x, y)
     }
 
@@ -210,4 +229,8 @@ impl Builder {
         self.stats.push(StatsEntry { name: format!("{module}.{name}"), range: start..start + c, kind });
         self.stats.len() - 1
     }
+}
+
+fn validate(layer: &str, shape: &Conv2dShape) -> Result<(), NnError> {
+    shape.validate().map_err(|source| NnError::Shape { layer: layer.into(), source })
 }

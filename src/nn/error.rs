@@ -2,6 +2,7 @@
 
 use super::plan::TensorShape;
 use crate::ops::softmax_xent::LabelError;
+use crate::shape::ShapeError;
 use thiserror::Error;
 
 /// A call that does not fit the plan.
@@ -19,7 +20,9 @@ pub enum NnError {
         found: usize,
     },
     /// More images than planned for.
-    #[error("batch of {found} images, but the network was planned for at most {max}: plan with a larger max_batch")]
+    #[error(
+        "batch of {found} images, but the network was planned for at most {max}: plan with a larger max_batch"
+    )]
     BatchTooLarge {
         /// Planned maximum.
         max: usize,
@@ -45,6 +48,14 @@ pub enum NnError {
         w: usize,
         /// Height and width of the window.
         window: usize,
+    },
+    /// A layer's tensors cannot be addressed.
+    #[error("{layer}: {source}")]
+    Shape {
+        /// Layer.
+        layer: String,
+        /// What is wrong.
+        source: ShapeError,
     },
     /// The arena or the packed filters do not fit in memory.
     #[error("cannot allocate {bytes} bytes for {what}: lower the largest batch or the width of the network")]

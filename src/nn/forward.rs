@@ -70,7 +70,8 @@ impl Executor {
 impl DropoutSeed {
     /// Index of the masks of one of the plan's dropout layers.
     pub(super) fn draw(&self, plan: &Plan, ordinal: u64) -> u64 {
-        let layers = plan.layers().iter().filter(|layer| matches!(layer.op, Op::Dropout { .. })).count() as u64;
+        let layers =
+            plan.layers().iter().filter(|layer| matches!(layer.op, Op::Dropout { .. })).count() as u64;
         self.index.wrapping_mul(layers).wrapping_add(ordinal)
     }
 }
@@ -106,7 +107,9 @@ fn batch_norm(
 }
 
 pub(super) fn max_pool_shape(plan: &Plan, layer: &Layer) -> Pool2dShape {
-    let Op::MaxPool2d { window, stride, pad } = layer.op else { unreachable!("{} is no max pool", layer.name) };
+    let Op::MaxPool2d { window, stride, pad } = layer.op else {
+        unreachable!("{} is no max pool", layer.name)
+    };
     let x = plan.tensor(layer.x);
     Pool2dShape { c: x.c, h: x.h, w: x.w, window, stride, pad }
 }

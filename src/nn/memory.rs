@@ -6,7 +6,7 @@
 //! the two share a slot and the other branch is added to it. Tensors whose lives do not meet share memory. An evaluation writes and reads
 //! activations in the same order as training's forward pass, so it runs in the same slots.
 
-use super::plan::{TensorShape, Layer, Op, TensorId};
+use super::plan::{Layer, Op, TensorId, TensorShape};
 use std::ops::Range;
 
 /// Slots begin at multiples of this many elements: one cache line of f32.
@@ -113,7 +113,9 @@ impl Layer {
     fn backward_reads(&self) -> (bool, bool) {
         match self.op {
             Op::Conv2d { relu, .. } | Op::BatchNorm2d { relu, .. } => (true, relu),
-            Op::MaxPool2d { .. } | Op::AdaptiveAvgPool2d | Op::PadShortcut | Op::Dropout { .. } => (false, false),
+            Op::MaxPool2d { .. } | Op::AdaptiveAvgPool2d | Op::PadShortcut | Op::Dropout { .. } => {
+                (false, false)
+            }
         }
     }
 }
@@ -161,7 +163,11 @@ fn gradient_lives(
     for (i, layer) in layers.iter().enumerate().rev() {
         let now = 2 * end - i;
         if let Some(id) = layer.shortcut().filter(|id| *id != TensorId(0)) {
-            assert!(grads[id.0].is_none(), "{}: its shortcut must be the last reader of that tensor", layer.name);
+            assert!(
+                grads[id.0].is_none(),
+                "{}: its shortcut must be the last reader of that tensor",
+                layer.name
+            );
             grads[id.0] = grads[layer.y.0];
             shared.push((grads[id.0], 2 * end - producer[id.0]));
         }
@@ -217,7 +223,8 @@ mod tests {
     #[test]
     fn slots_alive_together_never_overlap_and_others_share() {
         let life = |per_image, first, last| Life { per_image, first, last };
-        let lives = [life(100, 0, 9), life(40, 1, 3), life(40, 4, 6), life(60, 3, 4), life(7, 5, 9), life(0, 0, 9)];
+        let lives =
+            [life(100, 0, 9), life(40, 1, 3), life(40, 4, 6), life(60, 3, 4), life(7, 5, 9), life(0, 0, 9)];
         let (slots, numel) = place(&lives, 3).unwrap();
         for (i, a) in lives.iter().enumerate() {
             for (j, b) in lives.iter().enumerate().filter(|(j, _)| *j != i) {

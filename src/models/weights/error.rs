@@ -32,7 +32,9 @@ pub enum WeightsError {
         source: Box<WeightsError>,
     },
     /// The bytes are no safetensors file.
-    #[error("not a valid safetensors file ({0}); convert a .pth with safetensors.torch.save_file(state_dict, path)")]
+    #[error(
+        "not a valid safetensors file ({0}); convert a .pth with safetensors.torch.save_file(state_dict, path)"
+    )]
     Format(String),
     /// A tensor of the network is not in the file.
     #[error(
@@ -48,7 +50,9 @@ pub enum WeightsError {
         unknown: Option<String>,
     },
     /// The file has tensors that the network does not have.
-    #[error("{count} tensor(s) unknown to this network, the first is '{name}'; the weights are of another network")]
+    #[error(
+        "{count} tensor(s) unknown to this network, the first is '{name}'; the weights are of another network"
+    )]
     Extra {
         /// The first of them by name.
         name: String,
@@ -56,7 +60,9 @@ pub enum WeightsError {
         count: usize,
     },
     /// A tensor has another shape.
-    #[error("tensor '{name}': the network needs shape {expected:?}, the file has {found:?}; check width and stem")]
+    #[error(
+        "tensor '{name}': the network needs shape {expected:?}, the file has {found:?}; check width and stem"
+    )]
     Shape {
         /// The tensor.
         name: String,
@@ -66,7 +72,9 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// The head has another number of classes.
-    #[error("tensor '{name}': the file's head has {found} classes, the network {expected}; set classes = {found}")]
+    #[error(
+        "tensor '{name}': the file's head has {found} classes, the network {expected}; set classes = {found}"
+    )]
     Classes {
         /// The tensor.
         name: String,

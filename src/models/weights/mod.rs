@@ -47,8 +47,7 @@ pub fn to_bytes(plan: &Plan, params: &[f32], stats: &[f32]) -> Result<Vec<u8>, W
 /// # Errors
 /// The file cannot be read, or what [`from_bytes`] refuses; both name the file.
 pub fn load(path: &Path, plan: &Plan) -> Result<Weights, WeightsError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| WeightsError::Read { path: path.into(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| WeightsError::Read { path: path.into(), source })?;
     from_bytes(&bytes, plan)
         .map_err(|source| WeightsError::InFile { path: path.into(), source: Box::new(source) })
 }
