@@ -61,6 +61,9 @@ pub trait DeviceStream: Send {
     /// - when the stream has ended, or the buffer holds all it can: then without any further wait.
     fn wait_for(&mut self, want: usize, now: Duration, deadline: Duration) -> Result<Duration, StreamError>;
 
+    /// When the next sample arrives, if that is known now: in computed time, as long as the stream goes on.
+    fn next_arrival(&self) -> Option<Duration>;
+
     /// Hands `n` held samples (fewer if fewer are held) to `visit` without copying pixels, then removes them; returns
     /// how many. The oldest first, except under the reservoir policy, which hands out a random subset.
     fn take(&mut self, n: usize, visit: &mut dyn FnMut(SampleView<'_>)) -> Result<usize, StreamError>;

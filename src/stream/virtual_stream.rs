@@ -77,6 +77,10 @@ impl DeviceStream for VirtualStream {
         Ok(time)
     }
 
+    fn next_arrival(&self) -> Option<Duration> {
+        self.source.peek()
+    }
+
     fn take(&mut self, n: usize, visit: &mut dyn FnMut(SampleView<'_>)) -> Result<usize, StreamError> {
         let samples = &self.samples;
         let taken = self.buffer.take(n, &mut |held| {

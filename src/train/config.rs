@@ -138,6 +138,8 @@ pub struct ClusterConfig {
     pub compute: ComputeConfig,
     /// Where this process computes. Default `cpu`.
     pub device: DeviceKind,
+    /// A device that has not got its batch after this many seconds goes on with what it has; above 0. Default 600.
+    pub wait_limit_s: f64,
 }
 
 /// Stream rates: a published list by name or one number per device.

@@ -42,7 +42,7 @@ impl Evaluator {
                 let pixels = self.test.image(start + i);
                 input::write_image(inputs.image, pixels, &inputs.normalization, Placement::default(), out);
             });
-            total += executor.evaluate(x, &self.test.labels()[start..start + n], params, stats)?;
+            total = total + executor.evaluate(x, &self.test.labels()[start..start + n], params, stats)?;
         }
         Ok(total)
     }

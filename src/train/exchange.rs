@@ -3,7 +3,7 @@
 use crate::aggregate::{Collective, add_scaled, choose_collective};
 use crate::cluster::link::all_reduce_sent_bytes;
 use crate::comm::{Communicator, Traffic};
-use crate::compress::coding::{CodingError, decode_add};
+use crate::compress::coding::decode_add;
 use crate::compress::dgc::DgcCompressor;
 use crate::compress::{CompressError, Decision, DeviceCompressor, Gate, PayloadInfo, Plan, Vote, decide};
 use crate::error::Result;
@@ -72,7 +72,7 @@ impl GradientExchange {
         layers: &[Range<usize>],
         hosted: usize,
         world_size: usize,
-    ) -> Result<Self, CompressError> {
+    ) -> std::result::Result<Self, CompressError> {
         let plan = |scope| Plan::new(numel, layers, scope).map(Arc::new);
         let payloads = Payloads { blocks: vec![Vec::new(); hosted] };
         Ok(match &config.compression {
@@ -82,7 +82,7 @@ impl GradientExchange {
                 Self::TopK {
                     devices: (0..hosted)
                         .map(|_| DeviceCompressor::new(Arc::clone(&plan), top_k))
-                        .collect::<Result<_, _>>()?,
+                        .collect::<std::result::Result<_, CompressError>>()?,
                     gates: vec![Gate::new(top_k.gate); hosted],
                     config: top_k.gate,
                     values: vec![0.0; hosted],
@@ -95,7 +95,7 @@ impl GradientExchange {
                 Self::Dgc {
                     devices: (0..hosted)
                         .map(|_| DgcCompressor::new(Arc::clone(&plan), dgc, momentum, world_size))
-                        .collect::<Result<_, _>>()?,
+                        .collect::<std::result::Result<_, CompressError>>()?,
                     payloads,
                 }
             }
@@ -188,7 +188,7 @@ fn send_smallest<S: Sender>(
     let mut all_bounds = vec![0.0; comm.world_size()];
     report.traffic += comm.all_gather_scalars(&bounds, &mut all_bounds)?;
     let all_bounds: Vec<u64> = all_bounds.into_iter().map(|bytes| bytes as u64).collect();
-    match choose_collective(&all_bounds, sum.len(), comm.world_size()) {
+    match choose_collective(&all_bounds, sum.len()) {
         Collective::DenseAllReduce => send_dense(devices, comm, sum, report),
         Collective::SparseAllGather => send_sparse(devices, payloads, comm, sum, report),
     }
@@ -204,7 +204,7 @@ fn send_sparse<S: Sender>(
     for (device, block) in devices.iter_mut().zip(&mut payloads.blocks) {
         report.sent_elements += device.encode_sparse(block).elements as u64;
     }
-    let mut decoded: Result<(), CodingError> = Ok(());
+    let mut decoded = Ok(());
     report.traffic += comm.all_gather_bytes(&payloads.blocks, &mut |_, block| {
         if decoded.is_ok() {
             decoded = decode_add(block, sum);

@@ -78,20 +78,40 @@ fn wait_for_samples(
             .collect();
     }
     // Nobody waits for more than there is; only if nobody has anything, all wait for the first sample anywhere.
-    let mut start = now;
     for device in devices.iter_mut() {
         device.stream.advance(now)?;
     }
-    if devices.iter().all(|device| device.stream.held() == 0) {
-        start = deadline;
+    let nobody_has_any = devices.iter().all(|device| device.stream.held() == 0);
+    let start = if nobody_has_any { wait_for_any(devices, now, deadline)? } else { now };
+    Ok(vec![start; devices.len()])
+}
+
+/// Longest wait for one device of several on the wall clock before the next one is asked.
+const TURN: Duration = Duration::from_millis(2);
+
+/// Waits until any device holds a sample, at most until `deadline`; returns the time.
+fn wait_for_any(devices: &mut [LocalDevice], now: Duration, deadline: Duration) -> Result<Duration> {
+    if let Some(first) = devices.iter().filter_map(|device| device.stream.next_arrival()).min() {
+        let start = first.clamp(now, deadline);
         for device in devices.iter_mut() {
-            start = start.min(device.stream.next_arrival(start)?.unwrap_or(start));
+            device.stream.advance(start)?;
         }
+        return Ok(start);
+    }
+    let mut time = now;
+    while time < deadline {
+        let begin = time;
         for device in devices.iter_mut() {
-            start = start.max(device.stream.wait_for(0, start, start)?);
+            time = time.max(device.stream.wait_for(1, time, (time + TURN).min(deadline))?);
+            if device.stream.held() > 0 {
+                return Ok(time);
+            }
+        }
+        if time == begin {
+            break; // all streams have ended
         }
     }
-    Ok(vec![start; devices.len()])
+    Ok(time)
 }
 
 fn own_batch(device: &LocalDevice, batches: &BatchRule, now: Duration) -> usize {
@@ -133,7 +153,7 @@ fn inject(
 ) -> Result<()> {
     let blocks: Vec<Vec<u8>> =
         devices.iter_mut().map(|device| std::mem::take(&mut device.batch.shared)).collect();
-    let pixel_bytes = inputs.image.len();
+    let pixel_bytes = inputs.image.numel();
     gathered.traffic = comm.all_gather_bytes(&blocks, &mut |giver, block| {
         gathered.injected_bytes += block.len() as u64;
         for (label, offset, pixels) in shared_sample::decode(block, pixel_bytes) {
@@ -153,7 +173,7 @@ fn inject(
 }
 
 fn write_sample(x: &mut [f32], position: usize, inputs: &InputRule, key: u64, pixels: &[u8]) {
-    let len = inputs.image.len();
+    let len = inputs.image.numel();
     let placement = input::draw(inputs.seed, key, &inputs.augment);
     input::write_image(
         inputs.image,

@@ -2,7 +2,7 @@
 
 use super::Trainer;
 use crate::error::{Error, Result};
-use crate::metrics::Sink;
+use crate::metrics::sink::Sink;
 use crate::metrics::record::{EndReason, EvalRecord, Event, RunRecord, StepRecord};
 use crate::train::config::RunConfig;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -332,7 +332,7 @@ impl Trainer {
             if !self.clock.is_virtual() {
                 trained.compute += measured.elapsed();
             }
-            trained.loss += loss;
+            trained.loss = trained.loss + loss;
             trained.diverged |= !loss.loss_sum.is_finite();
             device.trained_samples += samples as u64;
             if trained.diverged {

@@ -19,6 +19,7 @@
 
 use super::multiversion::multiversion;
 use crate::rng::{Philox, Stream};
+pub use crate::shape::ImageShape;
 use rand_core::RngCore;
 
 /// Most channels of an image.
@@ -43,24 +44,6 @@ pub struct Normalization<const C: usize = 3> {
     pub mean: [f32; C],
     /// Divided by; not 0.
     pub std: [f32; C],
-}
-
-/// Extents of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ImageShape {
-    /// Height H.
-    pub h: usize,
-    /// Width W.
-    pub w: usize,
-    /// Channels C, 1 to [`MAX_CHANNELS`].
-    pub c: usize,
-}
-
-impl ImageShape {
-    /// Elements of an image, H * W * C.
-    pub const fn numel(&self) -> usize {
-        self.h * self.w * self.c
-    }
 }
 
 /// Where an image is taken from; the default leaves it as it is.

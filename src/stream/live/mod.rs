@@ -149,6 +149,10 @@ impl DeviceStream for LiveStream {
         }
     }
 
+    fn next_arrival(&self) -> Option<Duration> {
+        None
+    }
+
     fn take(&mut self, n: usize, visit: &mut dyn FnMut(SampleView<'_>)) -> Result<usize, StreamError> {
         let chunk = self.consumer.read_chunk(n);
         let taken = chunk.len();

@@ -57,6 +57,7 @@ impl Default for ClusterConfig {
             link: LinkConfig::default(),
             compute: ComputeConfig::K80,
             device: DeviceKind::Cpu,
+            wait_limit_s: 600.0,
         }
     }
 }

@@ -150,6 +150,7 @@ impl RunConfig {
         above_zero("cluster.link.bandwidth-mbit-s", cluster.link.bandwidth_mbit_s)?;
         not_negative("cluster.link.latency-ms", cluster.link.latency_ms)?;
         positive_share("cluster.link.efficiency", cluster.link.efficiency)?;
+        above_zero("cluster.wait-limit-s", cluster.wait_limit_s)?;
         match &cluster.compute {
             ComputeConfig::K80 => Ok(()),
             ComputeConfig::Measured { slowdown } => above_zero("cluster.compute.slowdown", *slowdown),
