@@ -120,6 +120,10 @@ pub fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), CodingError> {
     check(numel, indices, values)?;
+    if indices.is_empty() {
+        Assembly::new(out, Vec::new()).finish(numel, coding.values, &[]);
+        return Ok(());
+    }
     let blocks: Vec<(usize, Range<usize>)> = (0..numel.div_ceil(BLOCK_LEN))
         .map(|block| {
             let first = |block: usize| indices.partition_point(|&index| index / BLOCK_LEN < block);
