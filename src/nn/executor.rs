@@ -1,0 +1,251 @@
+//! Runs a [`Plan`] on the CPU, on rayon's current thread pool.
+
+use super::aligned::Aligned;
+use super::error::NnError;
+use super::forward::Mode;
+use super::plan::{Layer, Op, Plan};
+use crate::ops::softmax_xent::{self, LossStats};
+use crate::ops::{batchnorm2d, conv2d, linear};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Which dropout masks a step draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropoutSeed {
+    /// Seed of the run.
+    pub seed: u64,
+    /// A number of its own for each call, such as `step * devices + device`.
+    pub index: u64,
+}
+
+/// A network's activations, packed filters and scratch memory on the CPU.
+///
+/// Parameters, statistics and the gradient belong to the caller, so one executor serves any number of simulated
+/// devices in turn. After construction no call allocates. Results are the same bytes for any number of threads.
+#[derive(Debug)]
+pub struct Executor {
+    pub(super) plan: Arc<Plan>,
+    pub(super) arena: Aligned<f32>,
+    pub(super) argmax: Vec<u8>,
+    /// Batch mean and inverse standard deviation, in the ranges of the running mean and variance.
+    pub(super) saved: Vec<f32>,
+    pub(super) packed: Aligned<f32>,
+    pub(super) filters: Vec<PackedFilter>,
+    pub(super) scratch: Aligned<f32>,
+    loaded: bool,
+}
+
+/// Where a layer's filter lies in the packed filters; empty ranges for layers without one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PackedFilter {
+    pub(super) fprop: Range<usize>,
+    pub(super) dgrad: Range<usize>,
+}
+
+/// Arguments of a call, checked.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    n: usize,
+    x: &'a [f32],
+    params: &'a [f32],
+}
+
+impl Executor {
+    /// Memory for batches of up to [`Plan::max_batch`] images.
+    ///
+    /// # Errors
+    /// [`NnError::OutOfMemory`] if a buffer cannot be allocated.
+    pub fn new(plan: Arc<Plan>) -> Result<Self, NnError> {
+        let (filters, packed_len) = packed_filters(&plan);
+        let scratch_len = plan.layers().iter().map(|layer| scratch_len(&plan, layer)).max().unwrap_or(0);
+        Ok(Self {
+            arena: Aligned::zeroed(plan.memory().numel, "activations")?,
+            argmax: vec![0; plan.memory().argmax_bytes],
+            saved: vec![0.0; plan.num_stats()],
+            packed: Aligned::zeroed(packed_len, "packed filters")?,
+            filters,
+            scratch: Aligned::zeroed(scratch_len, "scratch")?,
+            plan,
+            loaded: false,
+        })
+    }
+
+    /// The plan it runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of all its buffers at the largest batch; pages that no batch has reached are not yet taken.
+    pub fn memory_bytes(&self) -> usize {
+        let floats = self.arena.len() + self.saved.len() + self.packed.len() + self.scratch.len();
+        floats * size_of::<f32>() + self.argmax.len()
+    }
+
+    /// Packs the filters; call after each change of the parameters.
+    ///
+    /// # Errors
+    /// [`NnError::Length`].
+    pub fn load_params(&mut self, params: &[f32]) -> Result<(), NnError> {
+        check_len("params", self.plan.num_params(), params.len())?;
+        for (layer, packed) in self.plan.layers().iter().zip(&self.filters) {
+            if let Op::Conv2d { shape, filter, .. } = &layer.op {
+                let filter = &params[self.plan.params()[*filter].range.clone()];
+                conv2d::pack_fprop(shape, filter, &mut self.packed[packed.fprop.clone()]);
+                if !packed.dgrad.is_empty() {
+                    conv2d::pack_dgrad(shape, filter, &mut self.packed[packed.dgrad.clone()]);
+                }
+            }
+        }
+        self.loaded = true;
+        Ok(())
+    }
+
+    /// One training pass over `n = labels.len()` images: batch statistics, dropout, and the gradient of the *mean*
+    /// loss, written to `grad`. Running statistics in `stats` are updated. With `n` = 0 the gradient is zero and
+    /// `stats` stay.
+    ///
+    /// `x` is NHWC; `params` are those last given to [`Self::load_params`].
+    ///
+    /// # Errors
+    /// A slice of the wrong length, a batch above the planned one, a label that is no class, or no parameters loaded;
+    /// nothing is written then, except that a bad label leaves `stats` updated.
+    pub fn forward_backward(
+        &mut self,
+        x: &[f32],
+        labels: &[u32],
+        params: &[f32],
+        stats: &mut [f32],
+        grad: &mut [f32],
+        dropout: DropoutSeed,
+    ) -> Result<LossStats, NnError> {
+        let call = Call { n: labels.len(), x, params };
+        self.check(call, stats)?;
+        check_len("grad", self.plan.num_params(), grad.len())?;
+        if call.n == 0 {
+            grad.fill(0.0);
+            return Ok(LossStats::default());
+        }
+        self.copy_image(call);
+        self.forward(call.n, params, Mode::Train { stats, dropout });
+        let loss = self.loss_gradient(labels)?;
+        self.backward(call.n, params, grad, dropout);
+        Ok(loss)
+    }
+
+    /// Loss and accuracy with running statistics and without dropout.
+    ///
+    /// # Errors
+    /// As [`Self::forward_backward`].
+    pub fn evaluate(
+        &mut self,
+        x: &[f32],
+        labels: &[u32],
+        params: &[f32],
+        stats: &[f32],
+    ) -> Result<LossStats, NnError> {
+        let n = labels.len();
+        self.infer(Call { n, x, params }, stats)?;
+        let logits = &self.arena[self.plan.slot(self.plan.logits()).range(n)];
+        Ok(softmax_xent::forward(n, self.plan.classes(), logits, labels)?)
+    }
+
+    /// Logits `[n, classes]` of `n` images, with running statistics and without dropout.
+    ///
+    /// # Errors
+    /// As [`Self::forward_backward`].
+    pub fn logits(
+        &mut self,
+        x: &[f32],
+        n: usize,
+        params: &[f32],
+        stats: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), NnError> {
+        check_len("out", n * self.plan.classes(), out.len())?;
+        self.infer(Call { n, x, params }, stats)?;
+        out.copy_from_slice(&self.arena[self.plan.slot(self.plan.logits()).range(n)]);
+        Ok(())
+    }
+
+    fn infer(&mut self, call: Call, stats: &[f32]) -> Result<(), NnError> {
+        self.check(call, stats)?;
+        if call.n > 0 {
+            self.copy_image(call);
+            self.forward(call.n, call.params, Mode::Eval { stats });
+        }
+        Ok(())
+    }
+
+    fn check(&self, Call { n, x, params }: Call, stats: &[f32]) -> Result<(), NnError> {
+        if n > self.plan.max_batch() {
+            return Err(NnError::BatchTooLarge { max: self.plan.max_batch(), found: n });
+        }
+        check_len("x", n * self.plan.image().numel(), x.len())?;
+        check_len("params", self.plan.num_params(), params.len())?;
+        check_len("stats", self.plan.num_stats(), stats.len())?;
+        if self.loaded { Ok(()) } else { Err(NnError::NoParams) }
+    }
+
+    fn copy_image(&mut self, Call { n, x, .. }: Call) {
+        self.arena[self.plan.memory().tensors[0].range(n)].copy_from_slice(x);
+    }
+
+    /// Loss of the logits; writes their gradient.
+    fn loss_gradient(&mut self, labels: &[u32]) -> Result<LossStats, NnError> {
+        let (plan, n) = (&self.plan, labels.len());
+        let Some(last) = plan.memory().layers.last() else { return Ok(LossStats::default()) };
+        let [logits, dlogits] =
+            disjoint(&mut self.arena, [plan.slot(plan.logits()).range(n), last.dy.range(n)]);
+        Ok(softmax_xent::forward_backward(n, plan.classes(), logits, labels, dlogits)?)
+    }
+}
+
+/// Parts of a buffer that the plan keeps apart.
+pub(super) fn disjoint<const N: usize>(buffer: &mut [f32], ranges: [Range<usize>; N]) -> [&mut [f32]; N] {
+    buffer.get_disjoint_mut(ranges).expect("slots alive at the same time overlap")
+}
+
+/// Images times pixels.
+pub(super) fn rows(plan: &Plan, layer: &Layer, n: usize) -> usize {
+    let y = plan.tensor(layer.y);
+    n * y.h * y.w
+}
+
+fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), NnError> {
+    if expected == found { Ok(()) } else { Err(NnError::Length { what, expected, found }) }
+}
+
+/// Ranges of each layer's packed filters, and their total length. The first layer has no input gradient.
+fn packed_filters(plan: &Plan) -> (Vec<PackedFilter>, usize) {
+    let mut end = 0;
+    let mut next = |len: usize| {
+        let start = end;
+        end = (start + len).next_multiple_of(16);
+        start..start + len
+    };
+    let filters = plan
+        .layers()
+        .iter()
+        .map(|layer| match &layer.op {
+            Op::Conv2d { shape, .. } => PackedFilter {
+                fprop: next(conv2d::packed_fprop_len(shape)),
+                dgrad: if layer.x.0 == 0 { 0..0 } else { next(conv2d::packed_dgrad_len(shape)) },
+            },
+            _ => PackedFilter::default(),
+        })
+        .collect();
+    (filters, end)
+}
+
+/// Scratch of a layer's backward at the largest batch.
+fn scratch_len(plan: &Plan, layer: &Layer) -> usize {
+    let rows = rows(plan, layer, plan.max_batch());
+    match &layer.op {
+        Op::Conv2d { shape, bias, .. } => {
+            let wgrad = conv2d::wgrad_scratch_len(shape, plan.max_batch());
+            wgrad.max(bias.map_or(0, |_| linear::bias_scratch_len(rows, shape.k)))
+        }
+        Op::BatchNorm2d { .. } => batchnorm2d::scratch_len(rows, plan.tensor(layer.y).c),
+        _ => 0,
+    }
+}

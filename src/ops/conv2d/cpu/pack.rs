@@ -1,0 +1,81 @@
+//! Filters in the order the microkernel reads them: `[panel][tap row][tap column][input channel][panel width]`.
+//!
+//! A panel is as many output channels as one microkernel call computes; the last one is narrower when half a panel
+//! suffices. Channels past the last are 0.
+
+use super::gather::{CHANNEL_ROUND, Gather};
+use crate::ops::simd::SimdLevel;
+use crate::shape::Conv2dShape;
+use rayon::prelude::*;
+
+/// Output channels of a full panel.
+pub(super) const fn panel_width(level: SimdLevel) -> usize {
+    match level {
+        SimdLevel::Avx512 => 32,
+        SimdLevel::Avx2 => 16,
+        SimdLevel::Portable => 8,
+    }
+}
+
+/// Packs for `fprop`: output channel k, input channel c.
+pub(super) fn fprop(level: SimdLevel, shape: &Conv2dShape, filter: &[f32], packed: &mut [f32]) {
+    let gather = Gather::fprop(shape);
+    let taps = shape.r * shape.s;
+    panels(level, &gather, packed).for_each(|(k_first, width, panel)| {
+        let channels = width.min(shape.k - k_first);
+        for (row, lane) in panel.chunks_exact_mut(width).enumerate() {
+            let (tap, c) = (row / shape.c, row % shape.c);
+            for (j, value) in lane.iter_mut().enumerate() {
+                let index = ((k_first + j) * taps + tap) * shape.c + c;
+                *value = if j < channels { filter[index] } else { 0.0 };
+            }
+        }
+    });
+}
+
+/// Packs for one phase of `dgrad`: output channel c, input channel k.
+pub(super) fn dgrad(
+    level: SimdLevel,
+    shape: &Conv2dShape,
+    gather: &Gather,
+    filter: &[f32],
+    packed: &mut [f32],
+) {
+    panels(level, gather, packed).for_each(|(c_first, width, panel)| {
+        let channels = width.min(shape.c - c_first);
+        for (row, lane) in panel.chunks_exact_mut(width).enumerate() {
+            let (tap, k) = (row / shape.k, row % shape.k);
+            let r = gather.rows.filter_first + tap / gather.cols.taps * gather.rows.filter_step;
+            let s = gather.cols.filter_first + tap % gather.cols.taps * gather.cols.filter_step;
+            let first = ((k * shape.r + r) * shape.s + s) * shape.c + c_first;
+            lane[..channels].copy_from_slice(&filter[first..first + channels]);
+            lane[channels..].fill(0.0);
+        }
+    });
+}
+
+/// First output channel, width and floats of each panel that holds a channel.
+fn panels<'a>(
+    level: SimdLevel,
+    gather: &Gather,
+    packed: &'a mut [f32],
+) -> impl ParallelIterator<Item = (usize, usize, &'a mut [f32])> {
+    let width = panel_width(level);
+    let depth = gather.depth();
+    let count = if depth == 0 { 0 } else { gather.c_out.div_ceil(width) };
+    packed.par_chunks_mut((width * depth).max(1)).take(count).enumerate().map(move |(index, panel)| {
+        let padded = gather_width(panel.len(), depth);
+        (index * width, padded, panel)
+    })
+}
+
+/// Width of a panel of `len` floats; the last one may be narrower than [`panel_width`].
+fn gather_width(len: usize, depth: usize) -> usize {
+    debug_assert_eq!(len % depth, 0);
+    len / depth
+}
+
+/// Width of the panel that begins at output channel `first`.
+pub(super) fn width_at(level: SimdLevel, gather: &Gather, first: usize) -> usize {
+    panel_width(level).min(gather.c_out.next_multiple_of(CHANNEL_ROUND) - first)
+}

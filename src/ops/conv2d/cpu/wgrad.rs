@@ -1,0 +1,302 @@
+//! Filter gradient: a product over pixels, cut into chunks of pixels and blocks of the filter.
+//!
+//! Chunks give partial sums in the scratch, added up in chunk order at the end; a filter with enough blocks to keep every
+//! core busy has one chunk and is summed in place. Inputs with few channels are copied into patches first, so that a row
+//! of the patch is a row of the filter.
+
+use super::gather::Gather;
+use super::patch;
+use super::pixels::{PixelOrder, Pixels};
+use super::wgrad_tile::{Block, PixelPair, wgrad_tile};
+use crate::ops::simd::SimdLevel;
+use crate::ops::simd::lanes::{Array8, Lanes};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::simd::lanes::{M256, M512};
+use crate::shape::Conv2dShape;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Pixels whose addresses are computed ahead of the microkernel.
+const GROUP_PIXELS: usize = 128;
+
+/// Output channels and input channels of one block: with a group of pixels they should stay in the L2 cache.
+const BLOCK_CHANNELS: usize = 64;
+
+/// Units to aim for, whatever the number of threads.
+const TARGET_UNITS: usize = 32;
+
+/// Multiply-accumulates that are worth a chunk of their own.
+const CHUNK_MACS: usize = 2_000_000;
+
+/// Floats of all patches of a group of pixels.
+const PATCH_FLOATS: usize = 12 * 1024;
+
+/// Floats that one task adds up when partial sums are joined.
+const JOIN_FLOATS: usize = 4096;
+
+/// How one filter gradient is cut up; depends on the shape and N alone.
+pub(super) struct Plan {
+    gather: Gather,
+    n: usize,
+    in_patches: bool,
+    /// Taps summed separately, and columns of the filter under each.
+    taps: usize,
+    columns: usize,
+    column_block: usize,
+    chunks: usize,
+    chunk_pixels: usize,
+}
+
+impl Plan {
+    /// The plan for `n` images of `shape`.
+    pub fn new(shape: &Conv2dShape, n: usize) -> Self {
+        let gather = Gather::fprop(shape);
+        let in_patches = patch::suits(&gather);
+        let (taps, columns) = if in_patches { (1, gather.depth()) } else { (gather.taps(), gather.c_in) };
+        let column_block = if in_patches { columns } else { BLOCK_CHANNELS };
+        let pixels = n * gather.grid_len();
+        let most = most_chunks(&gather, column_block, columns, n);
+        let group = GROUP_PIXELS;
+        let chunk_pixels = pixels.div_ceil(most).next_multiple_of(group).max(group);
+        let chunks = pixels.div_ceil(chunk_pixels);
+        Self { gather, n, in_patches, taps, columns, column_block, chunks, chunk_pixels }
+    }
+
+    /// Floats of scratch.
+    pub fn scratch_len(&self) -> usize {
+        if self.chunks > 1 { self.chunks * self.filter_len() } else { 0 }
+    }
+
+    fn filter_len(&self) -> usize {
+        self.gather.depth() * self.gather.c_out
+    }
+
+    fn pixels(&self) -> usize {
+        self.n * self.gather.grid_len()
+    }
+
+    fn column_blocks(&self) -> usize {
+        self.columns.div_ceil(self.column_block)
+    }
+
+    fn blocks(&self) -> usize {
+        self.gather.c_out.div_ceil(BLOCK_CHANNELS) * self.column_blocks()
+    }
+}
+
+/// Chunks that `n` images may be cut into; never falls as `n` grows.
+fn most_chunks(gather: &Gather, column_block: usize, columns: usize, n: usize) -> usize {
+    let blocks = gather.c_out.div_ceil(BLOCK_CHANNELS) * columns.div_ceil(column_block);
+    let macs = n * gather.grid_len() * gather.depth() * gather.c_out;
+    TARGET_UNITS.div_ceil(blocks).min(macs / CHUNK_MACS).max(1)
+}
+
+/// Floats of scratch that suffice for every batch of up to `max_n` images.
+pub(super) fn max_scratch_len(shape: &Conv2dShape, max_n: usize) -> usize {
+    let plan = Plan::new(shape, max_n);
+    match most_chunks(&plan.gather, plan.column_block, plan.columns, max_n) {
+        1 => 0,
+        chunks => chunks * plan.filter_len(),
+    }
+}
+
+/// One part of the work: some pixels, some output channels, some columns, all taps.
+struct Unit {
+    pixels: Range<usize>,
+    k: Range<usize>,
+    columns: Range<usize>,
+    /// Where this unit's filter gradient begins.
+    dfilter: *mut f32,
+}
+
+/// Filter gradients (or partial ones) that units write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Output(*mut f32);
+
+// SAFETY: the pointer is only used by the units of one plan, each of which writes a chunk and block of its own.
+unsafe impl Sync for Output {}
+
+/// Runs `plan`; the lengths of all slices have been checked against it.
+pub(super) fn run(
+    level: SimdLevel,
+    plan: &Plan,
+    x: &[f32],
+    dy: &[f32],
+    dfilter: &mut [f32],
+    scratch: &mut [f32],
+) {
+    if plan.chunks == 0 {
+        dfilter.fill(0.0);
+        return;
+    }
+    let in_place = plan.chunks == 1;
+    let output = Output(if in_place { dfilter.as_mut_ptr() } else { scratch.as_mut_ptr() });
+    (0..plan.chunks * plan.blocks()).into_par_iter().for_each(|index| {
+        let output = &output;
+        let (chunk, block) = (index / plan.blocks(), index % plan.blocks());
+        let pixel = chunk * plan.chunk_pixels;
+        let k = block / plan.column_blocks() * BLOCK_CHANNELS;
+        let column = block % plan.column_blocks() * plan.column_block;
+        let unit = Unit {
+            pixels: pixel..plan.pixels().min(pixel + plan.chunk_pixels),
+            k: k..plan.gather.c_out.min(k + BLOCK_CHANNELS),
+            columns: column..plan.columns.min(column + plan.column_block),
+            dfilter: output.0.wrapping_add(chunk * plan.filter_len()),
+        };
+        // SAFETY: `level` is available (checked when it was chosen), the slices fit the plan, and no two units share a
+        // chunk and block.
+        unsafe {
+            match level {
+                #[cfg(target_arch = "x86_64")]
+                SimdLevel::Avx512 => unit_avx512(plan, &unit, x, dy),
+                #[cfg(target_arch = "x86_64")]
+                SimdLevel::Avx2 => unit_avx2(plan, &unit, x, dy),
+                _ => run_unit::<Array8, 2, 4>(plan, &unit, x, dy),
+            }
+        }
+    });
+    if !in_place {
+        join(scratch, dfilter);
+    }
+}
+
+/// Adds up the chunks' partial sums in chunk order.
+fn join(partial_sums: &[f32], dfilter: &mut [f32]) {
+    let filter_len = dfilter.len();
+    dfilter.par_chunks_mut(JOIN_FLOATS).enumerate().for_each(|(index, sums)| {
+        let first = index * JOIN_FLOATS;
+        sums.fill(0.0);
+        for partial in partial_sums.chunks_exact(filter_len) {
+            for (sum, value) in sums.iter_mut().zip(&partial[first..]) {
+                *sum += value;
+            }
+        }
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn unit_avx512(plan: &Plan, unit: &Unit, x: &[f32], dy: &[f32]) {
+    // SAFETY: as for `run_unit`.
+    unsafe { run_unit::<M512, 8, 16>(plan, unit, x, dy) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn unit_avx2(plan: &Plan, unit: &Unit, x: &[f32], dy: &[f32]) {
+    // SAFETY: as for `run_unit`.
+    unsafe { run_unit::<M256, 4, 8>(plan, unit, x, dy) }
+}
+
+/// Sums one unit. A tile has `KB` output channels by two vectors of columns, or `KB1` by one.
+///
+/// # Safety
+/// `V`'s instructions are available, the slices fit the plan, no other thread touches the unit's part of the output.
+#[inline(always)]
+unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
+    plan: &Plan,
+    unit: &Unit,
+    x: &[f32],
+    dy: &[f32],
+) {
+    let gather = &plan.gather;
+    let mut patches = [0.0f32; PATCH_FLOATS];
+    let group = if plan.in_patches { GROUP_PIXELS.min(PATCH_FLOATS / plan.columns) } else { GROUP_PIXELS };
+    let mut pairs = [PixelPair { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
+    for first in unit.pixels.clone().step_by(group) {
+        let range = first..unit.pixels.end.min(first + group);
+        let pixels = Pixels::<GROUP_PIXELS>::locate(gather, plan.n, PixelOrder::GridInner, range);
+        let accumulate = first > unit.pixels.start;
+        for tap in 0..plan.taps {
+            let count = if plan.in_patches {
+                let length = pixels.count * plan.columns;
+                for (i, patch) in patches[..length].chunks_exact_mut(plan.columns).enumerate() {
+                    patch::copy(gather, &pixels, i, x, patch);
+                    pairs[i] = PixelPair { x: patch.as_ptr(), dy: dy[pixels.outputs[i]..].as_ptr() };
+                }
+                pixels.count
+            } else {
+                pixel_pairs(gather, &pixels, tap, x, dy, &mut pairs)
+            };
+            let row_pitch = plan.taps * plan.columns;
+            let mut block = Block {
+                column: unit.columns.start,
+                columns: 0,
+                k: 0,
+                dfilter: unit.dfilter.wrapping_add(tap * plan.columns),
+                row_pitch,
+                accumulate,
+            };
+            while block.column < unit.columns.end {
+                block.columns = (unit.columns.end - block.column).min(2 * V::LANES);
+                block.k = unit.k.start;
+                // SAFETY: the pairs point at `plan.columns` floats of x (or a patch) and K floats of dy; the block lies
+                // inside the unit's part of the filter.
+                unsafe {
+                    if block.columns > V::LANES {
+                        k_tiles::<V, KB, 2>(&pairs[..count], block, unit.k.end);
+                    } else {
+                        k_tiles::<V, KB1, 1>(&pairs[..count], block, unit.k.end);
+                    }
+                }
+                block.column += block.columns;
+            }
+        }
+    }
+}
+
+/// The pixels of a group that have an input under `tap`; returns their number.
+#[inline(always)]
+fn pixel_pairs(
+    gather: &Gather,
+    pixels: &Pixels<GROUP_PIXELS>,
+    tap: usize,
+    x: &[f32],
+    dy: &[f32],
+    pairs: &mut [PixelPair; GROUP_PIXELS],
+) -> usize {
+    let mut count = 0;
+    for i in 0..pixels.count {
+        let input = pixels.input(gather, i, tap / gather.cols.taps, tap % gather.cols.taps);
+        pairs[count] = PixelPair {
+            x: x.as_ptr().wrapping_add(input.unwrap_or(0)),
+            dy: dy.as_ptr().wrapping_add(pixels.outputs[i]),
+        };
+        count += usize::from(input.is_some());
+    }
+    count
+}
+
+/// Tiles of `KB` output channels from `block.k` to `k_end`, the rest in tiles of 4, 2 and 1.
+///
+/// # Safety
+/// As for [`wgrad_tile`], for all these output channels.
+#[inline(always)]
+unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
+    pairs: &[PixelPair],
+    mut block: Block,
+    k_end: usize,
+) {
+    while block.k < k_end {
+        // SAFETY: no tile passes `k_end`; the rest is as the caller vouches.
+        block.k += unsafe {
+            match k_end - block.k {
+                left if left >= KB => tile_of::<V, KB, NV>(pairs, &block),
+                left if left >= 4 => tile_of::<V, 4, NV>(pairs, &block),
+                left if left >= 2 => tile_of::<V, 2, NV>(pairs, &block),
+                _ => tile_of::<V, 1, NV>(pairs, &block),
+            }
+        };
+    }
+}
+
+/// One tile; returns its number of output channels.
+///
+/// # Safety
+/// As for [`wgrad_tile`].
+#[inline(always)]
+unsafe fn tile_of<V: Lanes, const KB: usize, const NV: usize>(pairs: &[PixelPair], block: &Block) -> usize {
+    // SAFETY: as the caller vouches.
+    unsafe { wgrad_tile::<V, KB, NV>(pairs, block) };
+    KB
+}

@@ -1,0 +1,23 @@
+//! Elementwise sums that join the branches of a network.
+
+use super::multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Elements that one task of an elementwise op handles.
+pub(super) const TILE_LEN: usize = 32 * 1024;
+
+/// `dst += src`: collects the gradients of branches. The lengths must be equal.
+pub fn add_inplace(dst: &mut [f32], src: &[f32]) {
+    assert_eq!(dst.len(), src.len(), "add: dst and src differ in length");
+    (dst.par_chunks_mut(TILE_LEN), src.par_chunks(TILE_LEN))
+        .into_par_iter()
+        .for_each(|(dst, src)| tile_add(dst, src));
+}
+
+multiversion! {
+    fn tile_add(dst: &mut [f32], src: &[f32]) {
+        for (dst, src) in dst.iter_mut().zip(src) {
+            *dst += src;
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! From u8 pixels to normalised f32 input: crop, mirror and `(pixel / 255 - mean) / std`, the first stage of a batch.
+//!
+//! A crop is an offset of at most `crop_pad` pixels in each direction, as torchvision's `RandomCrop(size, padding)`:
+//! what lies outside the image is black, pixel 0 *before* normalisation.
+//!
+//! # Shapes
+//! `pixels_hwc`: `[H, W, C]`, `out`: `[H, W, C]`, C at most 4. A length that disagrees panics.
+//!
+//! # Example
+//! ```
+//! use scadles::ops::input::{self, Augment, ImageShape, Normalization};
+//! let shape = ImageShape { h: 1, w: 2, c: 1 };
+//! let normalization = Normalization { mean: [0.5], std: [0.5] };
+//! let placement = input::draw(1, 0, &Augment { crop_pad: 0, flip: false });
+//! let mut out = [0.0; 2];
+//! input::write_image(shape, &[0, 255], &normalization, placement, &mut out);
+//! assert_eq!(out, [-1.0, 1.0]);
+//! ```
+
+use super::multiversion::multiversion;
+use crate::rng::{Philox, Stream};
+use rand_core::RngCore;
+
+/// Most channels of an image.
+pub const MAX_CHANNELS: usize = 4;
+
+/// Elements of a row handled at once: whole pixels for each channel count up to [`MAX_CHANNELS`], whole vectors.
+const CHUNK_LEN: usize = 192;
+
+/// Random changes of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Augment {
+    /// Greatest offset of the crop in pixels; 0 for none.
+    pub crop_pad: usize,
+    /// Whether half of the images are mirrored left to right.
+    pub flip: bool,
+}
+
+/// Mean and standard deviation per channel of pixels scaled to `[0, 1]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normalization<const C: usize = 3> {
+    /// Subtracted.
+    pub mean: [f32; C],
+    /// Divided by; not 0.
+    pub std: [f32; C],
+}
+
+/// Extents of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageShape {
+    /// Height H.
+    pub h: usize,
+    /// Width W.
+    pub w: usize,
+    /// Channels C, 1 to [`MAX_CHANNELS`].
+    pub c: usize,
+}
+
+impl ImageShape {
+    /// Elements of an image, H * W * C.
+    pub const fn numel(&self) -> usize {
+        self.h * self.w * self.c
+    }
+}
+
+/// Where an image is taken from; the default leaves it as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Rows that the crop lies below the image's top, negative above.
+    pub offset_h: isize,
+    /// Columns that the crop lies right of the image's left side, negative left of it.
+    pub offset_w: isize,
+    /// Whether the crop is mirrored left to right.
+    pub flip: bool,
+}
+
+/// The placement of one sample: a function of `seed` and the sample's `key` (for example epoch and position), so it does
+/// not depend on the thread that prepares it.
+///
+/// Draws from `Philox::new(seed, Stream::Augment, key)`: row offset, column offset, then the lowest bit of a word for
+/// the flip. Each is drawn whether used or not.
+pub fn draw(seed: u64, key: u64, augment: &Augment) -> Placement {
+    let mut rng = Philox::new(seed, Stream::Augment, key);
+    let offsets = u32::try_from(2 * augment.crop_pad + 1).expect("input: crop_pad is less than 2^31");
+    let mut offset = || rng.below(offsets) as isize - augment.crop_pad as isize;
+    let (offset_h, offset_w) = (offset(), offset());
+    let flip = rng.next_u32() & 1 == 1;
+    Placement { offset_h, offset_w, flip: flip && augment.flip }
+}
+
+/// Writes one image; runs on the calling thread, so that a batch is parallel over its images.
+pub fn write_image<const C: usize>(
+    shape: ImageShape,
+    pixels_hwc: &[u8],
+    normalization: &Normalization<C>,
+    placement: Placement,
+    out: &mut [f32],
+) {
+    assert!(
+        (1..=MAX_CHANNELS).contains(&C) && shape.c == C,
+        "input: {shape:?} with normalization of {C} channels"
+    );
+    assert_eq!(pixels_hwc.len(), shape.numel(), "input: pixels of {shape:?}");
+    assert_eq!(out.len(), shape.numel(), "input: output of {shape:?}");
+    if shape.numel() == 0 {
+        return;
+    }
+    let affine = Affine::new(normalization);
+    let row_len = shape.w * C;
+    for (row, out) in out.chunks_exact_mut(row_len).enumerate() {
+        let source = row.checked_add_signed(placement.offset_h).filter(|&row| row < shape.h);
+        let pixels = source.map_or(&[][..], |row| &pixels_hwc[row * row_len..][..row_len]);
+        write_row(C, pixels, &affine, placement, out);
+    }
+}
+
+/// `pixel * scale + offset` for each element of a chunk, channels repeating.
+struct Affine {
+    scale: [f32; CHUNK_LEN],
+    offset: [f32; CHUNK_LEN],
+}
+
+impl Affine {
+    fn new<const C: usize>(normalization: &Normalization<C>) -> Self {
+        let mut affine = Self { scale: [0.0; CHUNK_LEN], offset: [0.0; CHUNK_LEN] };
+        for channel in 0..C {
+            let (mean, std) = (f64::from(normalization.mean[channel]), f64::from(normalization.std[channel]));
+            let (scale, offset) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
+            affine.scale.iter_mut().skip(channel).step_by(C).for_each(|value| *value = scale);
+            affine.offset.iter_mut().skip(channel).step_by(C).for_each(|value| *value = offset);
+        }
+        affine
+    }
+}
+
+multiversion! {
+    /// `pixels` is the source row, empty where the crop leaves the image above or below.
+    fn write_row(c: usize, pixels: &[u8], affine: &Affine, placement: Placement, out: &mut [f32]) {
+        let width = pixels.len() / c;
+        let out_width = out.len() / c;
+        let chunk_width = CHUNK_LEN / c;
+        for (chunk, out) in out.chunks_mut(CHUNK_LEN).enumerate() {
+            let mut source = [0u8; CHUNK_LEN];
+            for (i, target) in source[..out.len()].chunks_exact_mut(c).enumerate() {
+                let column = chunk * chunk_width + i;
+                let column = if placement.flip { out_width - 1 - column } else { column };
+                if let Some(column) = column.checked_add_signed(placement.offset_w).filter(|&w| w < width) {
+                    target.copy_from_slice(&pixels[column * c..][..c]);
+                }
+            }
+            for (((out, pixel), scale), offset) in
+                out.iter_mut().zip(&source).zip(&affine.scale).zip(&affine.offset)
+            {
+                *out = f32::from(*pixel) * scale + offset;
+            }
+        }
+    }
+}

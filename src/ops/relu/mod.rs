@@ -1,0 +1,34 @@
+//! ReLU in place, `y = max(x, 0)`, and its gradient. The forward pass is usually fused into the op before it.
+//!
+//! NaN passes in both directions, as in PyTorch. Tensors have any shape, contiguous.
+
+use super::elementwise::TILE_LEN;
+use super::multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Replaces negative elements of `x` by 0.
+pub fn forward_inplace(x: &mut [f32]) {
+    x.par_chunks_mut(TILE_LEN).for_each(tile_forward);
+}
+
+/// Gradient through the ReLU that gave `y`: sets `dy` to 0 where `y <= 0`. The lengths must be equal.
+pub fn backward_inplace(y: &[f32], dy: &mut [f32]) {
+    assert_eq!(y.len(), dy.len(), "relu backward: y and dy differ in length");
+    (y.par_chunks(TILE_LEN), dy.par_chunks_mut(TILE_LEN))
+        .into_par_iter()
+        .for_each(|(y, dy)| tile_backward(y, dy));
+}
+
+multiversion! {
+    fn tile_forward(x: &mut [f32]) {
+        for x in x {
+            *x = if *x <= 0.0 { 0.0 } else { *x };
+        }
+    }
+
+    fn tile_backward(y: &[f32], dy: &mut [f32]) {
+        for (dy, y) in dy.iter_mut().zip(y) {
+            *dy = if *y <= 0.0 { 0.0 } else { *dy };
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Networks by name: sizes, names and errors, and their weights in files.
+
+mod networks;
+mod weights;
