@@ -1,0 +1,356 @@
+//! A server's archive -> a folder that [`load()`](super::load()) reads: download with resume, checksum, safe unpacking.
+//!
+//! The archive is written to `<dest>/<archive>.part`. It is unpacked only if its SHA-256 is the expected one, into a
+//! temporary folder that is checked as a data set and then renamed, so `<dest>/<folder>` is either whole or not there.
+//! A download that was cut goes on where it stopped, in this call or in a later one.
+
+mod download;
+mod unpack;
+
+pub use unpack::ArchiveError;
+
+use super::DataError;
+use super::cifar::Format;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Which data set to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchKind {
+    /// CIFAR-10, binary version, 170 MB.
+    Cifar10,
+    /// CIFAR-100, binary version, 169 MB.
+    Cifar100,
+}
+
+impl FetchKind {
+    /// Where its authors publish it.
+    pub const fn url(self) -> &'static str {
+        match self {
+            Self::Cifar10 => "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            Self::Cifar100 => "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        }
+    }
+
+    /// SHA-256 of the published archive, in hexadecimal.
+    pub const fn sha256(self) -> &'static str {
+        match self {
+            Self::Cifar10 => "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            Self::Cifar100 => "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        }
+    }
+
+    /// Name of the published archive.
+    pub const fn archive(self) -> &'static str {
+        match self {
+            Self::Cifar10 => "cifar-10-binary.tar.gz",
+            Self::Cifar100 => "cifar-100-binary.tar.gz",
+        }
+    }
+
+    /// The only folder of the archive.
+    pub const fn folder(self) -> &'static str {
+        match self {
+            Self::Cifar10 => "cifar-10-batches-bin",
+            Self::Cifar100 => "cifar-100-binary",
+        }
+    }
+
+    /// Files of that folder that hold records; all must be there.
+    const fn data_files(self) -> &'static [&'static str] {
+        match self {
+            Self::Cifar10 => &[
+                "data_batch_1.bin",
+                "data_batch_2.bin",
+                "data_batch_3.bin",
+                "data_batch_4.bin",
+                "data_batch_5.bin",
+                "test_batch.bin",
+            ],
+            Self::Cifar100 => &["train.bin", "test.bin"],
+        }
+    }
+
+    /// Files of that folder that are unpacked when there.
+    const fn text_files(self) -> &'static [&'static str] {
+        match self {
+            Self::Cifar10 => &["batches.meta.txt", "readme.html"],
+            Self::Cifar100 => &["coarse_label_names.txt", "fine_label_names.txt"],
+        }
+    }
+
+    const fn format(self) -> Format {
+        match self {
+            Self::Cifar10 => Format::Cifar10,
+            Self::Cifar100 => Format::Cifar100,
+        }
+    }
+}
+
+/// How to fetch; the default is the published archive with patience for a slow link.
+#[derive(Clone, Debug)]
+pub struct FetchOptions {
+    /// Another place of the same archive, `http://` or `https://`. Default [`FetchKind::url`].
+    pub url: Option<String>,
+    /// Another SHA-256, 64 hexadecimal digits. Default [`FetchKind::sha256`].
+    pub sha256: Option<String>,
+    /// Longest wait for a connection. Default 20 s.
+    pub connect_timeout: Duration,
+    /// Longest wait for the next byte. Default 30 s.
+    pub stall_timeout: Duration,
+    /// Further attempts after a cut connection; they count anew after each received MiB. Default 5.
+    pub retries: u32,
+    /// Wait before the first further attempt; it doubles each time, up to 60 s. Default 1 s.
+    pub backoff: Duration,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self {
+            url: None,
+            sha256: None,
+            connect_timeout: Duration::from_secs(20),
+            stall_timeout: Duration::from_secs(30),
+            retries: 5,
+            backoff: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What [`fetch`] is doing.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum FetchEvent {
+    /// The folder is there and whole: nothing is done.
+    AlreadyThere {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Bytes are arriving; comes about every 64 KiB.
+    Downloading {
+        /// Bytes on disk, those of an earlier call included.
+        received_bytes: u64,
+        /// Length of the archive, if the server says so.
+        total_bytes: Option<u64>,
+    },
+    /// An attempt failed; the next one comes after a wait.
+    Retrying {
+        /// Number of the coming attempt, from 2.
+        attempt: u32,
+        /// The wait.
+        wait: Duration,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The checksum is being computed.
+    Verifying,
+    /// A file is being unpacked.
+    Unpacking {
+        /// Its name.
+        file: String,
+    },
+}
+
+/// Why a data set could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {}: {error}; check free space and permissions, or choose another folder", path.display())]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The refusal.
+        error: io::Error,
+    },
+    /// Something that is not the whole data set is where it should go.
+    #[error("{} is there but is not the whole data set; move or delete it, then fetch again", dir.display())]
+    InTheWay {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Another process is writing the same download.
+    #[error("{} is being written by another process; wait for it, or choose another folder", part.display())]
+    Busy {
+        /// The unfinished download.
+        part: PathBuf,
+    },
+    /// The address cannot be used.
+    #[error("cannot fetch from {url:?}: {reason}; give an http:// or https:// address of the archive")]
+    Address {
+        /// As given.
+        url: String,
+        /// What is wrong with it, or with the certificate or redirect it led to.
+        reason: String,
+    },
+    /// The expected checksum is not one.
+    #[error("{given:?} is not a SHA-256 checksum: 64 hexadecimal digits are expected")]
+    NotAChecksum {
+        /// As given.
+        given: String,
+    },
+    /// The server answered that it will not send the archive.
+    #[error("the server answers {status} for {url}; check the address, or give a mirror with --url")]
+    Status {
+        /// Address of the archive.
+        url: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// The server could not be reached, or the connection was cut, in each attempt.
+    #[error(
+        "{url}: {reason} (attempt {attempts}); {received_bytes} bytes are kept in {}: fetch again to resume there",
+        part.display()
+    )]
+    Cut {
+        /// Address of the archive.
+        url: String,
+        /// What went wrong last.
+        reason: String,
+        /// Attempts made.
+        attempts: u32,
+        /// Bytes on disk.
+        received_bytes: u64,
+        /// The unfinished download.
+        part: PathBuf,
+    },
+    /// The archive is longer than any of the published ones.
+    #[error("{url} sends more than {limit_bytes} bytes: not the archive; give another address with --url")]
+    TooLong {
+        /// Address of the archive.
+        url: String,
+        /// Where the download was stopped.
+        limit_bytes: u64,
+    },
+    /// The archive is not the expected one; it was deleted.
+    #[error(
+        "{url} has SHA-256 {found}, expected {expected}; the download was deleted: fetch again, or if you trust this \
+         archive, give its sum with --sha256"
+    )]
+    Checksum {
+        /// Address of the archive.
+        url: String,
+        /// Sum of the published archive, or as given.
+        expected: String,
+        /// Sum of the downloaded one.
+        found: String,
+    },
+    /// The archive has the expected sum but cannot be used; it was deleted.
+    #[error("archive of {url}: {error}")]
+    Archive {
+        /// Address of the archive.
+        url: String,
+        /// What is wrong inside.
+        error: ArchiveError,
+    },
+    /// What was unpacked is not a data set; it was deleted.
+    #[error("archive of {url} unpacks to something else than the data set: {error}")]
+    NotTheDataSet {
+        /// Address of the archive.
+        url: String,
+        /// What is wrong with it.
+        error: DataError,
+    },
+}
+
+/// Downloads and unpacks a data set below `dest`, which is made if needed; returns the folder with the files.
+///
+/// `progress` hears of each [`FetchEvent`]. If the data set is already there, nothing is touched.
+///
+/// # Errors
+/// See [`FetchError`]. After [`FetchError::Cut`] the same call resumes; data that were there before are never deleted.
+pub fn fetch(
+    kind: FetchKind,
+    dest: &Path,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(FetchEvent),
+) -> Result<PathBuf, FetchError> {
+    let url = options.url.clone().unwrap_or_else(|| kind.url().into());
+    let expected = options.sha256.as_deref().unwrap_or(kind.sha256()).to_ascii_lowercase();
+    if expected.len() != 64 || !expected.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(FetchError::NotAChecksum { given: expected });
+    }
+    let dir = dest.join(kind.folder());
+    if is_whole(kind, &dir) {
+        progress(FetchEvent::AlreadyThere { dir: dir.clone() });
+        return Ok(dir);
+    }
+    if dir.symlink_metadata().is_ok() {
+        return Err(FetchError::InTheWay { dir });
+    }
+    std::fs::create_dir_all(dest).map_err(disk("make the folder", dest))?;
+
+    let part = dest.join(format!("{}.part", kind.archive()));
+    let mut archive = download::download(&url, &part, options, progress)?;
+    progress(FetchEvent::Verifying);
+    let found = sha256_of(&mut archive).map_err(disk("read", &part))?;
+    let result = if found == expected {
+        install(kind, &url, &archive, dest, &dir, progress)
+    } else {
+        Err(FetchError::Checksum { url, expected, found })
+    };
+    // Resuming cannot mend what is wrong with a complete download, and a full disk is no reason to fetch it again.
+    if !matches!(result, Err(FetchError::Disk { .. })) {
+        std::fs::remove_file(&part).map_err(disk("delete", &part))?;
+    }
+    result
+}
+
+/// Unpacks the archive beside `dir`, checks the files, and renames the folder to `dir`.
+fn install(
+    kind: FetchKind,
+    url: &str,
+    mut archive: &File,
+    dest: &Path,
+    dir: &Path,
+    progress: &mut dyn FnMut(FetchEvent),
+) -> Result<PathBuf, FetchError> {
+    io::Seek::rewind(&mut archive).map_err(disk("read", dest))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".unpack-")
+        .tempdir_in(dest)
+        .map_err(disk("make a folder in", dest))?;
+    let unpacked = temporary.path().join(kind.folder());
+    std::fs::create_dir(&unpacked).map_err(disk("make the folder", &unpacked))?;
+    unpack::unpack(kind, archive, &unpacked, progress).map_err(|error| match error {
+        unpack::UnpackError::Disk { action, path, error } => FetchError::Disk { action, path, error },
+        unpack::UnpackError::Archive(error) => FetchError::Archive { url: url.into(), error },
+    })?;
+    super::load(&unpacked).map_err(|error| FetchError::NotTheDataSet { url: url.into(), error })?;
+    std::fs::rename(&unpacked, dir).map_err(disk("rename the unpacked folder to", dir))?;
+    Ok(dir.into())
+}
+
+/// Whether every data file is there with whole records.
+fn is_whole(kind: FetchKind, dir: &Path) -> bool {
+    let record_bytes = kind.format().record_bytes() as u64;
+    kind.data_files().iter().all(|name| {
+        std::fs::metadata(dir.join(name))
+            .is_ok_and(|meta| meta.is_file() && meta.len() > 0 && meta.len() % record_bytes == 0)
+    })
+}
+
+/// SHA-256 of a whole file, in hexadecimal.
+fn sha256_of(file: &mut File) -> io::Result<String> {
+    io::Seek::rewind(file)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Turns a refusal into [`FetchError::Disk`].
+fn disk(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FetchError {
+    let path = path.to_path_buf();
+    move |error| FetchError::Disk { action, path, error }
+}
