@@ -49,6 +49,11 @@ pub fn bytes(size: f64) -> String {
     if size.is_finite() { Bytes(size.max(0.0).round() as u64).to_string() } else { "–".into() }
 }
 
+/// A number with `decimals` digits after the point; `–` if it is not finite.
+pub fn decimal(number: f64, decimals: usize) -> String {
+    if number.is_finite() { format!("{number:.decimals$}") } else { "–".into() }
+}
+
 /// A ratio: `3.3x`, `120x`; `–` if it is not finite.
 pub fn factor(ratio: f64) -> String {
     match ratio {

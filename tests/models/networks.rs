@@ -103,10 +103,20 @@ fn names_and_order_are_torchvisions() {
     assert_eq!(resnet[resnet.len() - 2..], ["fc.weight", "fc.bias"]);
 
     let vgg = names("vgg11_bn", Stem::Imagenet);
-    assert_eq!(vgg[..5], ["features.0.weight", "features.0.bias", "features.1.weight", "features.1.bias", "features.4.weight"]);
+    assert_eq!(
+        vgg[..5],
+        ["features.0.weight", "features.0.bias", "features.1.weight", "features.1.bias", "features.4.weight"]
+    );
     assert_eq!(
         vgg[vgg.len() - 6..],
-        ["classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias", "classifier.6.weight", "classifier.6.bias"]
+        [
+            "classifier.0.weight",
+            "classifier.0.bias",
+            "classifier.3.weight",
+            "classifier.3.bias",
+            "classifier.6.weight",
+            "classifier.6.bias"
+        ]
     );
     let plan = models::plan(&ModelSpec { width: 0.1, ..spec("vgg11_bn", Stem::Cifar, 5) }, 1).unwrap();
     assert_eq!(plan.stats()[3].name, "features.5.running_var");
@@ -128,7 +138,11 @@ fn first_parameters_have_the_published_spread_and_depend_on_the_seed() {
             ParamKind::LinearFilter | ParamKind::Bias => 1.0 / (3.0 * 512.0),
         };
         // A sample variance of n normal numbers strays by sqrt(2 / n) of itself; 6 deviations.
-        assert!((variance - expected).abs() <= 6.0 * (2.0 / n).sqrt() * expected, "{}: {variance}", entry.name);
+        assert!(
+            (variance - expected).abs() <= 6.0 * (2.0 / n).sqrt() * expected,
+            "{}: {variance}",
+            entry.name
+        );
     }
     let other = plan.init_params(4);
     let conv = plan.params()[0].range.clone();
@@ -144,7 +158,10 @@ fn impossible_specifications_are_named_errors() {
         models::plan(&spec, batch).unwrap_err()
     };
     let unknown = plan(&|s| s.name = "vgg12".into(), 1);
-    assert!(matches!(&unknown, ModelError::Unknown { nearest, .. } if nearest.contains(&"vgg11")), "{unknown}");
+    assert!(
+        matches!(&unknown, ModelError::Unknown { nearest, .. } if nearest.contains(&"vgg11")),
+        "{unknown}"
+    );
     assert!(unknown.to_string().contains("nearest: vgg1"), "{unknown}");
     let stem = plan(&|s| (s.name, s.stem) = ("resnet20".into(), Stem::Imagenet), 1);
     assert!(matches!(stem, ModelError::Stem { .. }));
@@ -174,7 +191,8 @@ fn impossible_specifications_are_named_errors() {
 fn the_papers_networks_fit_their_memory() {
     // 16 devices at batches of up to 100 in 20 GiB leave the activations at most 4 GiB beside 16 residuals of 0.55 GiB.
     for name in ["resnet152", "vgg19_bn"] {
-        let imagenet = ModelSpec { image: ImageShape { h: 32, w: 32, c: 3 }, ..spec(name, Stem::Imagenet, 1000) };
+        let imagenet =
+            ModelSpec { image: ImageShape { h: 32, w: 32, c: 3 }, ..spec(name, Stem::Imagenet, 1000) };
         let plan = models::plan(&imagenet, 100).unwrap();
         let mib = plan.activation_bytes() as f64 / f64::from(1 << 20);
         let all = plan.layers().iter().map(|layer| 400 * plan.tensor(layer.y).numel()).sum::<usize>();

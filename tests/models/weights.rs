@@ -26,18 +26,23 @@ fn edited(plan: &Plan, change: impl FnOnce(&mut Tensors)) -> Result<Weights, Wei
     let Weights { params, stats } = counting(plan);
     let bytes = weights::to_bytes(plan, &params, &stats).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors: Tensors =
-        file.iter().map(|(name, t)| (name.into(), (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect();
+    let mut tensors: Tensors = file
+        .iter()
+        .map(|(name, t)| (name.into(), (t.dtype(), t.shape().to_vec(), t.data().to_vec())))
+        .collect();
     change(&mut tensors);
-    let views =
-        tensors.iter().map(|(name, (dtype, dims, data))| (name, TensorView::new(*dtype, dims.clone(), data).unwrap()));
+    let views = tensors
+        .iter()
+        .map(|(name, (dtype, dims, data))| (name, TensorView::new(*dtype, dims.clone(), data).unwrap()));
     weights::from_bytes(&safetensors::serialize(views, None).unwrap(), plan)
 }
 
 #[test]
 fn files_give_back_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, stem) in [("resnet18", Stem::Imagenet), ("resnet20", Stem::Cifar), ("vgg11_bn", Stem::Imagenet)] {
+    for (name, stem) in
+        [("resnet18", Stem::Imagenet), ("resnet20", Stem::Cifar), ("vgg11_bn", Stem::Imagenet)]
+    {
         let plan = small(name, stem, 3, 0.05);
         let path = folder.path().join(name);
         let Weights { params, stats } = counting(&plan);
@@ -54,7 +59,9 @@ fn filters_are_in_pytorchs_order_in_the_file() {
     let bytes = weights::to_bytes(&plan, &params, &stats).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     // features.3.weight [6, 3, 3, 3] and classifier.0.weight [205, 26 * 7 * 7]
-    for (name, [k, c, r, s]) in [("features.3.weight", [6, 3, 3, 3]), ("classifier.0.weight", [205, 26, 7, 7])] {
+    for (name, [k, c, r, s]) in
+        [("features.3.weight", [6, 3, 3, 3]), ("classifier.0.weight", [205, 26, 7, 7])]
+    {
         let entry = plan.params().iter().find(|entry| entry.name == name).unwrap();
         let stored = &params[entry.range.clone()];
         let tensor = file.tensor(name).unwrap();

@@ -1,14 +1,43 @@
-//! One image of the embedded data set: a random stream and a class -> 32x32x3 bytes.
+//! One image of the embedded data set: a random stream and a figure -> 32x32x3 bytes.
 //!
-//! `pixel = background + clutter + coverage * contrast + noise`. Coverage, in `[0, 1]`, is the antialiased pattern of
-//! the class: from the signed distance (in pixels, negative inside) of its outline. See [`Pattern::coverage`].
+//! `pixel = background + clutter + coverage * contrast + noise`. Coverage, in `[0, 1]`, is the antialiased figure: from
+//! the signed distance (in pixels, negative inside) of its outline. See [`Pattern::coverage`].
 
 use super::SHAPE;
 use crate::rng::Philox;
 use rand_core::RngCore;
 
+/// What a class shows.
+#[derive(Clone, Copy)]
+pub(super) enum Figure {
+    Disk,
+    Ring,
+    Square,
+    Triangle,
+    Cross,
+    HorizontalStripes,
+    VerticalStripes,
+    DiagonalStripes,
+    Checker,
+    Dots,
+}
+
+/// Figure and name of each class.
+pub(super) const FIGURES: [(Figure, &str); 10] = [
+    (Figure::Disk, "disk"),
+    (Figure::Ring, "ring"),
+    (Figure::Square, "square"),
+    (Figure::Triangle, "triangle"),
+    (Figure::Cross, "cross"),
+    (Figure::HorizontalStripes, "horizontal-stripes"),
+    (Figure::VerticalStripes, "vertical-stripes"),
+    (Figure::DiagonalStripes, "diagonal-stripes"),
+    (Figure::Checker, "checker"),
+    (Figure::Dots, "dots"),
+];
+
 /// Half the smallest and largest extent of a pattern, in pixels.
-const RADIUS: (f32, f32) = (8.0, 12.0);
+const RADIUS: (f32, f32) = (8.5, 12.0);
 /// Smallest and largest difference of pattern and background, in grey levels.
 const CONTRAST: (f32, f32) = (60.0, 120.0);
 /// Difference of colour channels beyond the common grey, in grey levels.
@@ -20,15 +49,15 @@ const BLOBS: usize = 4;
 const BLOB_RADIUS: (f32, f32) = (1.5, 4.0);
 const BLOB_CONTRAST: f32 = 40.0;
 /// Standard deviation of the noise of each pixel and channel, in grey levels.
-const NOISE: f32 = 12.0;
+const NOISE: f32 = 10.0;
 /// Period of stripes, checker and dots, in pixels.
-const PERIOD: (f32, f32) = (5.0, 8.0);
+const PERIOD: (f32, f32) = (5.5, 8.0);
 /// Largest tangent of a texture's deviation from its named direction (12 degrees).
 const TILT: f32 = 0.21;
 
 /// Pattern of one image, in its own coordinates.
 struct Pattern {
-    class: u32,
+    figure: Figure,
     centre: [f32; 2],
     /// Unit vector of the pattern's first axis.
     axis: [f32; 2],
@@ -45,9 +74,9 @@ struct Blob {
     contrast: [f32; 3],
 }
 
-/// Draws an image of `class` into `out`, `[H, W, C]`.
-pub(super) fn image(random: &mut Philox, class: u32, out: &mut [u8]) {
-    let pattern = Pattern::random(random, class);
+/// Draws an image of `figure` into `out`, `[H, W, C]`.
+pub(super) fn image(random: &mut Philox, figure: Figure, out: &mut [u8]) {
+    let pattern = Pattern::random(random, figure);
     let base = between(random, (70.0, 185.0));
     let background = colour(random, base, TINT);
     let slope = unit_vector(random).map(|d| d * GRADIENT / (SHAPE.w as f32 / 2.0));
@@ -74,22 +103,22 @@ pub(super) fn image(random: &mut Philox, class: u32, out: &mut [u8]) {
 }
 
 impl Pattern {
-    fn random(random: &mut Philox, class: u32) -> Self {
+    fn random(random: &mut Philox, figure: Figure) -> Self {
         let radius = between(random, RADIUS);
-        // The centre keeps most of the pattern inside the image; crops of augmentation may cut a little of it.
-        let room = (SHAPE.w as f32 / 2.0 - radius).max(0.0) + 1.0;
+        // The pattern lies inside the image (the corners of turned ones not always); augmentation may cut a little.
+        let room = (SHAPE.w as f32 / 2.0 - radius).max(0.0);
         let middle = (SHAPE.w as f32 - 1.0) / 2.0;
         let centre = [0, 1].map(|_| middle + between(random, (-room, room)));
         let tilt = between(random, (-TILT, TILT));
-        let axis = match class {
-            5 => unit([tilt, 1.0]),
-            2 | 6 => unit([1.0, tilt]),
-            7 => unit([1.0, (1.0 + tilt) * if coin(random) { 1.0 } else { -1.0 }]),
+        let axis = match figure {
+            Figure::HorizontalStripes => unit([tilt, 1.0]),
+            Figure::Square | Figure::VerticalStripes => unit([1.0, tilt]),
+            Figure::DiagonalStripes => unit([1.0, (1.0 + tilt) * if coin(random) { 1.0 } else { -1.0 }]),
             _ => unit_vector(random),
         };
         let period = between(random, PERIOD);
         let phase = [0, 1].map(|_| random.uniform_f32());
-        Self { class, centre, axis, radius, period, phase, round_patch: coin(random) }
+        Self { figure, centre, axis, radius, period, phase, round_patch: coin(random) }
     }
 
     /// Share of the pixel at column `x`, row `y` that the pattern covers.
@@ -98,22 +127,24 @@ impl Pattern {
         let (u, v) = (dx * self.axis[0] + dy * self.axis[1], dy * self.axis[0] - dx * self.axis[1]);
         let r = self.radius;
         let from_centre = (dx * dx + dy * dy).sqrt();
-        match self.class {
-            0 => inside(from_centre - 0.9 * r),
-            1 => inside((from_centre - 0.78 * r).abs() - 0.2 * r),
-            2 => inside(u.abs().max(v.abs()) - 0.8 * r),
+        match self.figure {
+            Figure::Disk => inside(from_centre - 0.9 * r),
+            Figure::Ring => inside((from_centre - 0.78 * r).abs() - 0.2 * r),
+            Figure::Square => inside(u.abs().max(v.abs()) - 0.8 * r),
             // Equilateral: three half-planes at distance r/2 from the centroid.
-            3 => inside((-v).max(0.5 * v + 0.866_025_4 * u.abs()) - 0.55 * r),
-            4 => {
+            Figure::Triangle => inside((-v).max(0.5 * v + 0.866_025_4 * u.abs()) - 0.55 * r),
+            Figure::Cross => {
                 let bar = |along: f32, across: f32| (along.abs() - r).max(across.abs() - 0.28 * r);
                 inside(bar(u, v).min(bar(v, u)))
             }
-            5..=7 => self.patch(dx, dy, from_centre) * self.stripe(u, 0),
-            8 => {
+            Figure::HorizontalStripes | Figure::VerticalStripes | Figure::DiagonalStripes => {
+                self.patch(dx, dy, from_centre) * self.stripe(u, 0)
+            }
+            Figure::Checker => {
                 let (a, b) = (self.stripe(u, 0), self.stripe(v, 1));
                 self.patch(dx, dy, from_centre) * (a + b - 2.0 * a * b)
             }
-            _ => {
+            Figure::Dots => {
                 let (a, b) = (self.from_line(u, 0), self.from_line(v, 1));
                 self.patch(dx, dy, from_centre) * inside((a * a + b * b).sqrt() - 0.3 * self.period)
             }

@@ -12,27 +12,14 @@ mod draw;
 
 use super::{DataSets, Dataset, ImageShape, Normalization};
 use crate::rng::{Philox, Stream};
+use draw::FIGURES;
 use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Extents of an image.
 pub const SHAPE: ImageShape = ImageShape { h: 32, w: 32, c: 3 };
 
-/// Names of the classes.
-pub const CLASS_NAMES: [&str; 10] = [
-    "disk",
-    "ring",
-    "square",
-    "triangle",
-    "cross",
-    "horizontal-stripes",
-    "vertical-stripes",
-    "diagonal-stripes",
-    "checker",
-    "dots",
-];
-
-const CLASSES: usize = CLASS_NAMES.len();
+const CLASSES: usize = FIGURES.len();
 
 /// Random streams of test images, and of the order of classes, start here: far from any training image.
 const TEST_INDEX: u64 = 1 << 40;
@@ -43,7 +30,7 @@ const ORDER_INDEX: u64 = 1 << 41;
 /// # Shapes
 /// Images are 32x32x3; each block of 10 consecutive images has one of each class, in random order.
 pub fn embedded(seed: u64, train: usize, test: usize) -> DataSets {
-    let names = Arc::new(CLASS_NAMES.map(String::from).to_vec());
+    let names = Arc::new(FIGURES.map(|(_, name)| name.to_string()).to_vec());
     let (train_images, train_labels) = draw_split(seed, 0, train);
     let (test_images, test_labels) = draw_split(seed, TEST_INDEX, test);
     let normalization = Normalization::measure(&train_images, SHAPE.c);
@@ -65,7 +52,11 @@ fn draw_split(seed: u64, first: u64, len: usize) -> (Vec<u8>, Vec<u32>) {
     labels.truncate(len);
     let mut images = vec![0; len * SHAPE.numel()];
     images.par_chunks_exact_mut(SHAPE.numel()).zip(&labels).enumerate().for_each(|(i, (image, &label))| {
-        draw::image(&mut Philox::new(seed, Stream::Images, first + i as u64), label, image);
+        draw::image(
+            &mut Philox::new(seed, Stream::Images, first + i as u64),
+            FIGURES[label as usize].0,
+            image,
+        );
     });
     (images, labels)
 }

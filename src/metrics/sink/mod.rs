@@ -8,6 +8,7 @@ mod terminal;
 pub use collect::Collector;
 pub use csv::{CsvFiles, read_evals, read_steps};
 pub use json::JsonLines;
+pub(crate) use terminal::end_words;
 pub use terminal::{Plain, ProgressLine, progress};
 
 use crate::metrics::MetricsError;
