@@ -52,7 +52,9 @@ pub enum Error {
     #[error(transparent)]
     Metrics(#[from] crate::metrics::MetricsError),
     /// The data set has more classes than the network.
-    #[error("the data set {data_set} has {found} classes, model.classes is {classes}; set model.classes to {found} or more, or to 0")]
+    #[error(
+        "the data set {data_set} has {found} classes, model.classes is {classes}; set model.classes to {found} or more, or to 0"
+    )]
     Classes {
         /// Name of the data set.
         data_set: String,
@@ -62,7 +64,9 @@ pub enum Error {
         classes: usize,
     },
     /// A device holds no training sample.
-    #[error("device {device} of {devices} gets no training sample of {samples}; use fewer devices, more data or another data.partition")]
+    #[error(
+        "device {device} of {devices} gets no training sample of {samples}; use fewer devices, more data or another data.partition"
+    )]
     EmptyDevice {
         /// The device.
         device: usize,

@@ -148,7 +148,7 @@ pub struct ClusterConfig {
 pub enum RatesConfig {
     /// `S1`, `S2`, `S1'` or `S2'` (also `S1p`, `S2p`): the paper's list, sampled from its distribution beyond its length.
     Named(String),
-    /// Samples per second of each device.
+    /// Samples per second of each device, or one number for all.
     List(Vec<f64>),
 }
 

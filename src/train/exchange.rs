@@ -54,8 +54,17 @@ forward_sender!(DgcCompressor);
 /// One state per hosted device.
 pub(crate) enum GradientExchange {
     Dense,
-    TopK { devices: Vec<DeviceCompressor>, gates: Vec<Gate>, config: GateConfig, values: Vec<f64>, payloads: Payloads },
-    Dgc { devices: Vec<DgcCompressor>, payloads: Payloads },
+    TopK {
+        devices: Vec<DeviceCompressor>,
+        gates: Vec<Gate>,
+        config: GateConfig,
+        values: Vec<f64>,
+        payloads: Payloads,
+    },
+    Dgc {
+        devices: Vec<DgcCompressor>,
+        payloads: Payloads,
+    },
 }
 
 /// Reused from step to step.

@@ -128,7 +128,8 @@ fn take_own(
 ) -> Result<()> {
     let wanted = own_batch(device, batches, Duration::ZERO).min(batches.max_batch);
     let available = device.stream.held().min(wanted);
-    let given = if gives { batches.injection.shared_positions(step, device.rank, available) } else { Vec::new() };
+    let given =
+        if gives { batches.injection.shared_positions(step, device.rank, available) } else { Vec::new() };
     let (rank, batch) = (device.rank, &mut device.batch);
     batch.labels.clear();
     batch.shared.clear();

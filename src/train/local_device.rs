@@ -30,6 +30,10 @@ pub(crate) struct DeviceBatch {
 impl DeviceBatch {
     /// Room for `max_batch` images of `image_len` values.
     pub fn new(max_batch: usize, image_len: usize) -> Self {
-        Self { x: vec![0.0; max_batch * image_len], labels: Vec::with_capacity(max_batch), shared: Vec::new() }
+        Self {
+            x: vec![0.0; max_batch * image_len],
+            labels: Vec::with_capacity(max_batch),
+            shared: Vec::new(),
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::Trainer;
 use crate::error::{Error, Result};
-use crate::metrics::sink::Sink;
 use crate::metrics::record::{EndReason, EvalRecord, Event, RunRecord, StepRecord};
+use crate::metrics::sink::Sink;
 use crate::train::config::RunConfig;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -181,7 +181,14 @@ fn measure(executor: &mut Executor, params: &[f32]) -> Result<DeviceProfile> {
         for _ in 0..3 {
             let start = Instant::now();
             let dropout = DropoutSeed { seed: 0, index: 0 };
-            executor.forward_backward(&x[..n * image_len], &labels[..n], params, &mut stats, &mut grad, dropout)?;
+            executor.forward_backward(
+                &x[..n * image_len],
+                &labels[..n],
+                params,
+                &mut stats,
+                &mut grad,
+                dropout,
+            )?;
             best = best.min(start.elapsed().as_secs_f64());
         }
         Ok((n, best))
@@ -192,4 +199,3 @@ fn measure(executor: &mut Executor, params: &[f32]) -> Result<DeviceProfile> {
     }
     Ok(DeviceProfile::from_measurements(few, many))
 }
-

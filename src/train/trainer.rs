@@ -175,7 +175,11 @@ impl Trainer {
             time_s: end.as_secs_f64(),
             wall_s: self.start.elapsed().as_secs_f64(),
             step_s: (end - begin).as_secs_f64(),
-            wait_s: gathered.ready.iter().max().map_or(0.0, |&ready| ready.saturating_sub(begin).as_secs_f64()),
+            wait_s: gathered
+                .ready
+                .iter()
+                .max()
+                .map_or(0.0, |&ready| ready.saturating_sub(begin).as_secs_f64()),
             compute_s: trained.compute.as_secs_f64(),
             comm_s: comm.as_secs_f64(),
             loss: trained.loss.loss_sum / samples,
@@ -318,8 +322,7 @@ impl Trainer {
                 }
             };
             let x_len = samples * self.inputs.image.numel();
-            let dropout =
-                DropoutSeed { seed: self.config.seed, index: self.step << 16 | device.rank as u64 };
+            let dropout = DropoutSeed { seed: self.config.seed, index: self.step << 16 | device.rank as u64 };
             let measured = Instant::now();
             let loss = self.executor.forward_backward(
                 &device.batch.x[..x_len],
@@ -362,15 +365,9 @@ impl Trainer {
             return Ok(Updated { diverged, ..Updated::default() });
         }
         match &mut self.update {
-            Update::EveryStep { exchange, optimizer, sum } => finish_every_step(
-                exchange,
-                optimizer,
-                sum,
-                weights,
-                self.comm.as_mut(),
-                &mut self.params,
-                lr,
-            ),
+            Update::EveryStep { exchange, optimizer, sum } => {
+                finish_every_step(exchange, optimizer, sum, weights, self.comm.as_mut(), &mut self.params, lr)
+            }
             Update::Local(local) => {
                 let mut updated = Updated { grad_norm: local.take_longest_grad(), ..Updated::default() };
                 if local.averages_after(self.step) {
@@ -389,12 +386,15 @@ impl Trainer {
     /// Batch-norm statistics for evaluating and saving.
     fn merge_statistics(&mut self) -> Result<()> {
         let total: u64 = self.devices.iter().map(|device| device.trained_samples).sum();
-        if self.config.batch_norm == BatchNormStatistics::Local || total == 0 || self.merged_stats.is_empty() {
+        if self.config.batch_norm == BatchNormStatistics::Local || total == 0 || self.merged_stats.is_empty()
+        {
             self.merged_stats.copy_from_slice(&self.devices[0].stats);
             return Ok(());
         }
-        let hosted =
-            self.devices.iter().map(|device| (&device.stats[..], device.trained_samples as f64 / total as f64));
+        let hosted = self
+            .devices
+            .iter()
+            .map(|device| (&device.stats[..], device.trained_samples as f64 / total as f64));
         self.merge_traffic +=
             merge_stats(self.plan.stats(), hosted, self.comm.as_mut(), &mut self.merged_stats)?;
         Ok(())

@@ -27,7 +27,8 @@ impl Update {
         params: &[f32],
     ) -> Result<Self> {
         if let SyncConfig::Local { steps } = config.sync {
-            let optimizers = (0..hosted).map(|_| optimizer(&config.optimizer, plan)).collect::<Result<_>>()?;
+            let optimizers =
+                (0..hosted).map(|_| optimizer(&config.optimizer, plan)).collect::<Result<_>>()?;
             return Ok(Self::Local(LocalSgd::new(steps as u64, optimizers, params)));
         }
         let layers: Vec<_> = plan.params().iter().map(|entry| entry.range.clone()).collect();

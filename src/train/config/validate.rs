@@ -122,7 +122,7 @@ impl RunConfig {
             }
             RatesConfig::Named(_) => {}
             RatesConfig::List(rates) => {
-                per_device("cluster.rates", rates.len(), cluster.devices, false)?;
+                per_device("cluster.rates", rates.len(), cluster.devices, true)?;
                 for (i, &rate) in rates.iter().enumerate() {
                     if !(rate > 0.0 && rate <= 1e6) {
                         let expected = "above 0 and at most 1000000 samples/s";
