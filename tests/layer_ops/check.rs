@@ -73,10 +73,7 @@ pub fn dot(a: &[f64], b: &[f32]) -> f64 {
 
 /// Fails unless `run` gives the same bytes on 1, 2 and 3 threads.
 #[track_caller]
-pub fn assert_same_on_any_thread_count<T: PartialEq>(run: impl Fn() -> T + Sync)
-where
-    T: Send,
-{
+pub fn assert_same_on_any_thread_count<T: PartialEq + Send>(run: impl Fn() -> T + Sync) {
     let on = |threads| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("thread pool").install(&run)
     };

@@ -119,23 +119,45 @@ impl Affine {
 multiversion! {
     /// `pixels` is the source row, empty where the crop leaves the image above or below.
     fn write_row(c: usize, pixels: &[u8], affine: &Affine, placement: Placement, out: &mut [f32]) {
-        let width = pixels.len() / c;
         let out_width = out.len() / c;
-        let chunk_width = CHUNK_LEN / c;
         for (chunk, out) in out.chunks_mut(CHUNK_LEN).enumerate() {
+            let first = chunk * (CHUNK_LEN / c);
             let mut source = [0u8; CHUNK_LEN];
-            for (i, target) in source[..out.len()].chunks_exact_mut(c).enumerate() {
-                let column = chunk * chunk_width + i;
-                let column = if placement.flip { out_width - 1 - column } else { column };
-                if let Some(column) = column.checked_add_signed(placement.offset_w).filter(|&w| w < width) {
-                    target.copy_from_slice(&pixels[column * c..][..c]);
-                }
+            let target = &mut source[..out.len()];
+            match (c, placement.flip) {
+                (_, false) => copy_inside(pixels, (first as isize + placement.offset_w) * c as isize, target),
+                (1, true) => copy_mirrored::<1>(pixels, out_width - 1 - first, placement.offset_w, target),
+                (2, true) => copy_mirrored::<2>(pixels, out_width - 1 - first, placement.offset_w, target),
+                (3, true) => copy_mirrored::<3>(pixels, out_width - 1 - first, placement.offset_w, target),
+                _ => copy_mirrored::<4>(pixels, out_width - 1 - first, placement.offset_w, target),
             }
             for (((out, pixel), scale), offset) in
                 out.iter_mut().zip(&source).zip(&affine.scale).zip(&affine.offset)
             {
                 *out = f32::from(*pixel) * scale + offset;
             }
+        }
+    }
+}
+
+/// Copies `target.len()` elements from `start` on; those outside `pixels` stay as they are.
+#[inline(always)]
+fn copy_inside(pixels: &[u8], start: isize, target: &mut [u8]) {
+    let first = start.clamp(0, pixels.len() as isize);
+    let end = (start + target.len() as isize).clamp(first, pixels.len() as isize);
+    if first < end {
+        target[(first - start) as usize..(end - start) as usize]
+            .copy_from_slice(&pixels[first as usize..end as usize]);
+    }
+}
+
+/// Copies pixels from column `last + offset` on leftwards; those outside `pixels` stay as they are.
+#[inline(always)]
+fn copy_mirrored<const C: usize>(pixels: &[u8], last: usize, offset: isize, target: &mut [u8]) {
+    let pixels = pixels.as_chunks::<C>().0;
+    for (i, target) in target.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+        if let Some(pixel) = (last - i).checked_add_signed(offset).and_then(|column| pixels.get(column)) {
+            *target = *pixel;
         }
     }
 }
