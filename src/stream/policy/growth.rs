@@ -13,7 +13,7 @@
 /// ```
 pub fn queue_growth(step_s: f64, rate: f64, batch: f64, steps: u64) -> Option<f64> {
     let per_step = step_s * rate - batch;
-    (per_step >= 0.0).then(|| per_step * steps as f64 + rate)
+    (per_step >= 0.0).then_some(per_step * steps as f64 + rate)
 }
 
 /// The limit of [`queue_growth`] for `t S >> b` (paper eq. 3): `T t S + S`. Times 3072 bytes it gives Table II.

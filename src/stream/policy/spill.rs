@@ -191,3 +191,52 @@ impl Segment {
 fn spill_dir(path: &Path, source: std::io::Error) -> BufferError {
     BufferError::SpillDir { path: path.into(), source }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// A writer on a disk that is always full.
+    fn full_disk() -> Option<File> {
+        Some(File::options().write(true).open("/dev/full").unwrap())
+    }
+
+    fn assert_full(result: Result<(), BufferError>) {
+        let BufferError::SpillIo { action: "write", source, .. } = result.unwrap_err() else {
+            panic!("a write")
+        };
+        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn drain(queue: &mut SpillQueue) -> Vec<u8> {
+        std::iter::from_fn(|| queue.pop(|bytes| bytes.first().copied()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_full_disk_refuses_a_record_and_keeps_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = SpillQueue::new(Some(dir.path())).unwrap();
+        // In the middle of a segment, then at the very first record of one.
+        queue.push(&[1; 100]).unwrap();
+        queue.writer = full_disk();
+        assert_full(queue.push(&[9; 100]));
+        queue.push(&[2; 100]).unwrap();
+        queue.push(&[3; 100]).unwrap();
+        assert_eq!((queue.len(), drain(&mut queue)), (3, vec![1, 2, 3]));
+        queue.writer = queue.begin_segment().ok().and(full_disk());
+        assert_full(queue.push(&[9; 100]));
+        assert!(queue.segments.is_empty() && drain(&mut queue).is_empty());
+        queue.push(&[4; 100]).unwrap();
+        assert_eq!(drain(&mut queue), [4]);
+    }
+
+    #[test]
+    fn what_decode_refuses_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut queue = SpillQueue::new(Some(dir.path())).unwrap();
+        queue.push(&[5]).unwrap();
+        let error = queue.pop(|_| None::<()>).unwrap_err();
+        assert!(matches!(error, BufferError::SpillDamaged { at_byte: 0, found: "no sample", .. }), "{error}");
+        assert_eq!(drain(&mut queue), [5]);
+    }
+}
