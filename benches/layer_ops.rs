@@ -1,7 +1,8 @@
 //! Layer ops at the shapes of ResNet and VGG, in GB/s (G = 1e9) of the bytes each op must move.
 //!
-//! The byte count of each op is stated beside it: every tensor read or written counts once per pass over it; the cache
-//! lines that a store reads first do not count. `copy` moves 8 bytes an element on all threads: the roof to compare with.
+//! The byte count of each op is stated beside it: every tensor read or written counts once per pass over it;
+//! the cache lines that a store reads first do not count. `copy` moves 8 bytes an element on all threads: the
+//! roof to compare with.
 
 use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,

@@ -12,8 +12,8 @@ pub struct Tolerance {
 /// One or two roundings of an f32 of size about 1.
 pub const ROUNDING: Tolerance = Tolerance { atol: 1e-6, rtol: 1e-6 };
 
-/// Sums of some thousand terms of size about 1, or results divided by a batch's standard deviation: some ten roundings,
-/// and errors of a sum that grow with its length.
+/// Sums of some thousand terms of size about 1, or results divided by a batch's standard deviation: some ten
+/// roundings, and errors of a sum that grow with its length.
 pub const SUMS: Tolerance = Tolerance { atol: 2e-5, rtol: 2e-5 };
 
 /// Central differences of an f64 function: truncation `O(step^2)` with [`STEP`], beside the f32 errors above.

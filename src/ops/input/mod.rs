@@ -1,7 +1,8 @@
-//! From u8 pixels to normalised f32 input: crop, mirror and `(pixel / 255 - mean) / std`, the first stage of a batch.
+//! From u8 pixels to normalised f32 input: crop, mirror and `(pixel / 255 - mean) / std`, the first stage of
+//! a batch.
 //!
-//! A crop is an offset of at most `crop_pad` pixels in each direction, as torchvision's `RandomCrop(size, padding)`:
-//! what lies outside the image is black, pixel 0 *before* normalisation.
+//! A crop is an offset of at most `crop_pad` pixels in each direction, as torchvision's `RandomCrop(size,
+//! padding)`: what lies outside the image is black, pixel 0 *before* normalisation.
 //!
 //! # Shapes
 //! `pixels_hwc`: `[H, W, C]`, `out`: `[H, W, C]`, C at most 4. A length that disagrees panics.
@@ -25,7 +26,8 @@ use rand_core::RngCore;
 /// Most channels of an image.
 pub const MAX_CHANNELS: usize = 4;
 
-/// Elements of a row handled at once: whole pixels for each channel count up to [`MAX_CHANNELS`], whole vectors.
+/// Elements of a row handled at once: whole pixels for each channel count up to [`MAX_CHANNELS`], whole
+/// vectors.
 const CHUNK_LEN: usize = 192;
 
 /// Random changes of an image.
@@ -57,11 +59,11 @@ pub struct Placement {
     pub flip: bool,
 }
 
-/// The placement of one sample: a function of `seed` and the sample's `key` (for example epoch and position), so it does
-/// not depend on the thread that prepares it.
+/// The placement of one sample: a function of `seed` and the sample's `key` (for example epoch and position),
+/// so it does not depend on the thread that prepares it.
 ///
-/// Draws from `Philox::new(seed, Stream::Augment, key)`: row offset, column offset, then the lowest bit of a word for
-/// the flip. Each is drawn whether used or not.
+/// Draws from `Philox::new(seed, Stream::Augment, key)`: row offset, column offset, then the lowest bit of a
+/// word for the flip. Each is drawn whether used or not.
 pub fn draw(seed: u64, key: u64, augment: &Augment) -> Placement {
     let mut rng = Philox::new(seed, Stream::Augment, key);
     let offsets = u32::try_from(2 * augment.crop_pad + 1).expect("input: crop_pad is less than 2^31");

@@ -124,8 +124,8 @@ fn row_stats(logits: &[f32], label: usize, max: f32, sum: f64) -> LossStats {
     }
 }
 
-/// `exp(x)` for `x <= 0`, within 2 units in the last place; below -87.3, where the result leaves the normal range, 0;
-/// NaN stays NaN. The reduction `x = k ln 2 + r` and the polynomial are those of Cephes' `expf`.
+/// `exp(x)` for `x <= 0`, within 2 units in the last place; below -87.3, where the result leaves the normal
+/// range, 0; NaN stays NaN. The reduction `x = k ln 2 + r` and the polynomial are those of Cephes' `expf`.
 #[inline(always)]
 fn exp_nonpositive(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
