@@ -147,7 +147,7 @@ fn the_reservoir_repeats_with_its_seed_and_shrinks_to_its_cap() {
 enum Step {
     Push(u64),
     Take(usize),
-    AfterStep(usize),
+    Truncate(usize),
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -166,7 +166,7 @@ proptest! {
         steps in proptest::collection::vec(prop_oneof![
             6 => (1..60u64).prop_map(Step::Push),
             1 => (0..15usize).prop_map(Step::Take),
-            1 => (0..15usize).prop_map(Step::AfterStep),
+            1 => (0..15usize).prop_map(Step::Truncate),
         ], 0..150),
     ) {
         let ordered = !matches!(policy, Policy::Reservoir { .. });
@@ -185,7 +185,7 @@ proptest! {
                     prop_assert_eq!(taken.len(), n.min(held));
                     given.extend(taken);
                 }
-                Step::AfterStep(keep) => buffer.after_step(keep),
+                Step::Truncate(keep) => buffer.after_step(keep),
             }
             let c = buffer.counters();
             prop_assert!(c.memory_bytes <= cap, "{:?}", c);

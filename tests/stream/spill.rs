@@ -132,9 +132,12 @@ fn a_file_in_the_way_of_a_segment_is_named_and_loses_none() {
     assert_eq!(take(&mut buffer, 9), [3, 4, 5, 6, 7, 8]);
 }
 
+/// What happens to the bytes of a segment.
+type Damage = fn(&mut Vec<u8>);
+
 #[test]
 fn damage_is_named_and_repeats_until_repaired() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("checksum", |bytes| bytes[24 + 8 + 3] ^= 1),
         ("checksum", |bytes| bytes[24 + 4] ^= 0x80),
         ("length", |bytes| bytes[24 + 3] = 0x7f),

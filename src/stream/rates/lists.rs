@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn sampled_rates_follow_the_distribution_and_do_not_depend_on_the_cluster_size() {
         for (name, mean, std_dev) in
-            [("S1", 40.0, 22.0), ("S2", 300.0, 112.0), ("S1p", 64.2, 23.6), ("S2p", 256.0, 28.0)]
+            [("S1", 38.2, 23.8), ("S2", 300.0, 112.0), ("S1p", 64.2, 23.6), ("S2p", 256.0, 28.0)]
         {
             let rates = named(name, 4096);
             assert_eq!(rates[..500], named(name, 500), "{name}");
@@ -127,9 +127,9 @@ mod tests {
             let n = sampled.len() as f64;
             let found_mean = sampled.iter().sum::<f64>() / n;
             let variance = sampled.iter().map(|r| (r - found_mean).powi(2)).sum::<f64>() / n;
-            // The clamp at 1 cuts the low tail of S1 (from -3.6) and hardly that of S1'.
+            // The clamp at 1 moves the low end of S1 (-3.6) and a thousandth of S1'.
             assert!((found_mean - mean).abs() < 0.04 * mean, "{name} mean {found_mean}");
-            assert!((variance.sqrt() - std_dev).abs() < 0.12 * std_dev, "{name} sd {}", variance.sqrt());
+            assert!((variance.sqrt() - std_dev).abs() < 0.05 * std_dev, "{name} sd {}", variance.sqrt());
             assert!(sampled.iter().all(|rate| *rate >= 1.0 && rate.fract() == 0.0), "{name}");
         }
         let other_seed = device_rates(&RatesConfig::Named("S1".into()), 64, 5).unwrap();
