@@ -63,11 +63,11 @@ impl Plan {
         if numel == 0 {
             return Err(CompressError::Empty);
         }
-        let whole = [0..numel];
+        let whole = Vec::from([Range { start: 0, end: numel }]);
         let layers = if layers.is_empty() { &whole } else { layers };
         check_layers(numel, layers)?;
         let groups = match scope {
-            TopKScope::Vector => whole.to_vec(),
+            TopKScope::Vector => whole.clone(),
             TopKScope::Layer => layers.to_vec(),
         };
         let tiles: Vec<Tile> =

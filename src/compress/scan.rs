@@ -132,8 +132,8 @@ fn count(strip: &[f32], bracket: Bracket) -> [usize; 3] {
     let mut counts = [[0; LANES]; 3];
     let (chunks, rest) = strip.as_chunks::<LANES>();
     for chunk in chunks {
-        for lane in 0..LANES {
-            tally(&mut counts, lane, chunk[lane]);
+        for (lane, &x) in chunk.iter().enumerate() {
+            tally(&mut counts, lane, x);
         }
     }
     rest.iter().enumerate().for_each(|(lane, &x)| tally(&mut counts, lane, x));
@@ -149,8 +149,8 @@ fn add_squares(strip: &[f32], high: u32, sq: &mut [f64; LANES], above_sq: &mut [
     };
     let (chunks, rest) = strip.as_chunks::<LANES>();
     for chunk in chunks {
-        for lane in 0..LANES {
-            add(lane, chunk[lane]);
+        for (lane, &x) in chunk.iter().enumerate() {
+            add(lane, x);
         }
     }
     rest.iter().enumerate().for_each(|(lane, &x)| add(lane, x));
