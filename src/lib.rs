@@ -1,5 +1,6 @@
 //! Trains convolutional networks (ResNet, VGG) together on edge devices fed by live streams.
 
+pub mod cli;
 pub mod cluster;
 pub mod comm;
 pub mod compress;
