@@ -92,3 +92,24 @@ pub enum Error {
         source: std::io::Error,
     },
 }
+
+impl Error {
+    /// Whether what the user gave (configuration, data, files) is to blame, rather than the machine or a broken run.
+    pub fn is_bad_input(&self) -> bool {
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::Data(_)
+                | Self::Partition(_)
+                | Self::Model(_)
+                | Self::Weights(_)
+                | Self::Device(_)
+                | Self::Classes { .. }
+                | Self::EmptyDevice { .. }
+                | Self::Threads { .. }
+                | Self::Stream(
+                    crate::stream::StreamError::Rate(_) | crate::stream::StreamError::RingOverCap { .. }
+                )
+        )
+    }
+}

@@ -1,6 +1,7 @@
 //! Trains convolutional networks (ResNet, VGG) together on edge devices fed by live streams.
 
 pub mod aggregate;
+pub mod cli;
 pub mod cluster;
 pub mod comm;
 pub mod compress;

@@ -30,12 +30,17 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// The folder `base`, or `base-2`, `base-3`, ... if a finished run is already there.
-    pub fn unused(base: &Path) -> PathBuf {
+    /// The folder at `path`, which is there.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
+    /// The folder `base`, or `base-2`, `base-3`, ... if it already holds the file `marker` (`run.json`).
+    pub fn unused(base: &Path, marker: &str) -> PathBuf {
         let name = base.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let numbered = |n: usize| base.with_file_name(format!("{name}-{n}"));
         let mut candidates = std::iter::once(base.to_path_buf()).chain((2..).map(numbered));
-        candidates.find(|path| !path.join("run.json").exists()).expect("the candidates never end")
+        candidates.find(|path| !path.join(marker).exists()).expect("the candidates never end")
     }
 
     /// Where it is.
@@ -55,6 +60,18 @@ impl RunFolder {
         let json = serde_json::to_vec(record).map_err(|source| MetricsError::Json { path, source })?;
         self.write("run.json", &json)?;
         self.write("report.html", report::run_html(record).as_bytes())
+    }
+
+    /// Removes the files of a run that failed before its first event, and the folder if nothing else is in it.
+    pub fn discard_if_unused(&self) {
+        let empty = fs::metadata(self.path.join("metrics.jsonl")).is_ok_and(|file| file.len() == 0);
+        if empty {
+            // What cannot be removed stays: the run's own error is the one to report.
+            for name in ["metrics.jsonl", "steps.csv", "evals.csv", "config.toml"] {
+                let _ = fs::remove_file(self.path.join(name));
+            }
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 
     /// Writes `name` whole or not at all (a temporary file, then a rename); returns its path.
@@ -100,12 +117,12 @@ mod tests {
     fn unused_counts_past_finished_runs_only() {
         let root = tempfile::tempdir().unwrap();
         let base = root.path().join("ddl");
-        assert_eq!(RunFolder::unused(&base), base);
+        assert_eq!(RunFolder::unused(&base, "run.json"), base);
         for (name, next) in [("ddl", "ddl-2"), ("ddl-2", "ddl-3")] {
             fs::create_dir(root.path().join(name)).unwrap();
-            assert_eq!(RunFolder::unused(&base), root.path().join(name));
+            assert_eq!(RunFolder::unused(&base, "run.json"), root.path().join(name));
             fs::write(root.path().join(name).join("run.json"), "{}").unwrap();
-            assert_eq!(RunFolder::unused(&base), root.path().join(next));
+            assert_eq!(RunFolder::unused(&base, "run.json"), root.path().join(next));
         }
     }
 

@@ -141,7 +141,7 @@ impl Axis {
 
     fn label(&self, value: f64) -> String {
         match self.unit {
-            Unit::Count => format::count(value),
+            Unit::Count => trim(&format::count(value)),
             Unit::Bytes => trim(&format::bytes(value)),
             Unit::Percent => format!("{} %", number(value * 100.0)),
             Unit::Seconds => number(value / self.scale()),

@@ -12,7 +12,7 @@ pub const HEIGHT: f64 = 280.0;
 const TICK_SIZE: f64 = 12.0;
 const LEGEND_ROW: f64 = 17.0;
 /// Mean advance of a character, as a share of the font size.
-const CHARACTER: f64 = 0.58;
+const CHARACTER: f64 = 0.55;
 
 /// A line chart.
 #[derive(Clone, Debug)]
@@ -77,7 +77,9 @@ impl Chart {
                 .flat_map(|series| &series.points)
                 .filter(|p| p.0.is_finite() && p.1.is_finite())
         };
-        let x = Axis::over(points().map(|point| point.0), self.x.1, false, false)?;
+        // Times, steps and bytes all begin at 0.
+        let x = Axis::over(points().map(|point| point.0).chain([0.0]), self.x.1, false, false)?;
+        points().next()?;
         let extra = self.include_y.iter().copied().chain(self.rules.iter().map(|rule| rule.y));
         let data = points().map(|point| point.1);
         // A logarithmic axis of data without a value above 0 falls back to a linear one.

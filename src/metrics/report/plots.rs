@@ -64,7 +64,8 @@ pub(super) fn accuracy(runs: &[RunRecord], metric: Option<Metric>, over: Over) -
                 .iter()
                 .enumerate()
                 .map(|(i, run)| Series::line(name(run), i, evals(run, metric)).marked(Mark::DotLine));
-            (format!("Test accuracy, {}", metric.name()), lines.collect())
+            let by = if matches!(over, Over::SentBytes) { " by bytes sent" } else { "" };
+            (format!("Test accuracy, {}{by}", metric.name()), lines.collect())
         }
         None => {
             let lines = runs.iter().flat_map(|run| {

@@ -8,8 +8,8 @@ use crate::metrics::record::{EndReason, RunRecord};
 use crate::metrics::sink::end_words;
 use crate::metrics::summary::RunSummary;
 use crate::train::config::{
-    ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, Partition, RatesConfig, RunConfig,
-    SyncConfig,
+    Aggregation, ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, GateConfig, Partition,
+    RatesConfig, RunConfig, SyncConfig,
 };
 use std::slice;
 
@@ -67,9 +67,13 @@ fn headline(run: &RunRecord, summary: &RunSummary) -> String {
         run.config.model.name,
         if devices == 1 { "" } else { "s" },
         percent(summary.final_top1),
-        run.data_set,
+        data_words(run),
         percent(summary.best_top1),
     )
+}
+
+fn data_words(run: &RunRecord) -> &str {
+    if run.data_set == "embedded" { "the embedded data set" } else { &run.data_set }
 }
 
 fn tiles(summary: &RunSummary) -> Vec<(String, String)> {
@@ -138,8 +142,19 @@ pub(super) fn facts(run: &RunRecord) -> Vec<(&'static str, String)> {
     };
     let compression = match compression {
         CompressionConfig::None => "none".to_string(),
-        CompressionConfig::TopK(top_k) => format!("top-k, density {}, gate {:?}", top_k.density, top_k.gate),
+        CompressionConfig::TopK(top_k) => {
+            let gate = match top_k.gate {
+                GateConfig::Always => "always compressed".to_string(),
+                GateConfig::Paper { delta, ewma } => format!("paper's gate, delta {delta}, average {ewma}"),
+                GateConfig::Reference { delta } => format!("reference code's gate, delta {delta}"),
+            };
+            format!("top-k, density {}, {gate}", top_k.density)
+        }
         CompressionConfig::Dgc(dgc) => format!("deep gradient compression, density {}", dgc.density),
+    };
+    let weight = match run.config.aggregation {
+        Aggregation::BySamples => "its share of the step's samples",
+        Aggregation::Uniform => "the same for all",
     };
     let sync = match sync {
         SyncConfig::EveryStep => "gradients in every step".to_string(),
@@ -147,19 +162,22 @@ pub(super) fn facts(run: &RunRecord) -> Vec<(&'static str, String)> {
     };
     let mut facts = vec![
         ("Network", format!("{} with {stem} stem, {} parameters", model.name, count(run.parameters as f64))),
-        ("Data", format!("{}, {} classes, {partition}", run.data_set, run.classes)),
+        ("Data", format!("{}, {} classes, {partition}", data_words(run), run.classes)),
         ("Devices", format!("{}, {} clock", cluster.devices, format!("{:?}", cluster.clock).to_lowercase())),
         ("Streams, samples/s", format!("{rates}; arrivals {arrivals}")),
         ("Batch", batch),
         ("Buffer", buffer),
-        ("Weights", format!("{:?}", run.config.aggregation)),
+        ("Weight of a device", weight.into()),
         ("Synchronisation", sync),
         ("Compression", compression),
         (
             "Optimizer",
             format!(
-                "{:?}, learning rate {}, momentum {}, weight decay {}",
-                optimizer.kind, optimizer.lr, optimizer.momentum, optimizer.weight_decay
+                "{}, learning rate {}, momentum {}, weight decay {}",
+                format!("{:?}", optimizer.kind).to_uppercase(),
+                optimizer.lr,
+                optimizer.momentum,
+                optimizer.weight_decay
             ),
         ),
     ];

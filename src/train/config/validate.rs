@@ -5,6 +5,7 @@ use super::{
     ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, GateConfig, Partition,
     RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
 };
+use crate::models;
 
 /// Names of the published rate lists.
 const RATE_LISTS: [&str; 6] = ["S1", "S2", "S1'", "S2'", "S1p", "S2p"];
@@ -73,8 +74,13 @@ impl RunConfig {
 
     fn check_model_and_data(&self) -> Result<(), Problem> {
         let (model, data) = (&self.model, &self.data);
-        if model.name.trim().is_empty() {
-            return Err(out_of_range("model.name", "empty", "a network listed by `scadles models`"));
+        if !models::names().contains(&model.name.as_str()) {
+            return Err(super::check::unknown_choice("model.name", &model.name, models::names().to_vec()));
+        }
+        if !models::has_stem(&model.name, model.stem) {
+            let why = format!("{} has only the stem \"cifar\"", model.name);
+            let cure = "set model.stem to \"cifar\", or take resnet18 or a larger network";
+            return Err(conflict(&["model.stem", "model.name"], &why, cure));
         }
         if !(model.width > 0.0 && model.width <= 4.0) {
             return Err(out_of_range("model.width", model.width, "above 0 and at most 4"));

@@ -1,0 +1,100 @@
+//! Why a command failed, and its exit code.
+
+use crate::data::fetch::FetchError;
+use crate::metrics::MetricsError;
+use crate::models::ModelError;
+use crate::train::config::ConfigError;
+use std::path::PathBuf;
+
+/// A command that could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The configuration or a flag that changes it.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The output folder cannot be used.
+    #[error("{source}; choose another folder with --out")]
+    Output {
+        /// What was refused.
+        source: MetricsError,
+    },
+    /// A record could not be read, written or drawn.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// Something to compare is none of the things that can be compared.
+    #[error(
+        "`{given}` is no preset ({}), no configuration file and no folder of a finished run{}",
+        presets.join(", "),
+        near.as_ref().map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+    )]
+    NotComparable {
+        /// As given.
+        given: String,
+        /// Known presets.
+        presets: Vec<&'static str>,
+        /// The nearest of them.
+        near: Option<String>,
+    },
+    /// A comparison of one run.
+    #[error(
+        "there is only one run to compare ({given}); name at least two presets, configurations or run folders"
+    )]
+    OnlyOne {
+        /// As given.
+        given: String,
+    },
+    /// Interrupted before there were two runs to compare.
+    #[error("interrupted before a second run was finished; the finished ones are in {}", out.display())]
+    Interrupted {
+        /// The comparison's folder.
+        out: PathBuf,
+    },
+    /// A value of a flag that no configuration key describes.
+    #[error("{flag} {given}: expected {expected}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        given: String,
+        /// What belongs there.
+        expected: String,
+    },
+    /// A network cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A data set cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The loss is no longer finite.
+    #[error("the run diverged: its loss is no longer finite; try a lower learning rate (--lr); the report is {}", report.display())]
+    Diverged {
+        /// The report.
+        report: PathBuf,
+    },
+    /// Training failed.
+    #[error(transparent)]
+    Run(#[from] crate::Error),
+}
+
+impl CliError {
+    /// 2 where the user's input is to blame, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Output { .. } | Self::NotComparable { .. } | Self::OnlyOne { .. } => 2,
+            Self::Flag { .. } | Self::Model(_) => 2,
+            Self::Metrics(error) => match error {
+                MetricsError::NoRun { .. } | MetricsError::Json { .. } => 2,
+                _ => 1,
+            },
+            Self::Fetch(error) => match error {
+                FetchError::NotAChecksum { .. }
+                | FetchError::Address { .. }
+                | FetchError::InTheWay { .. } => 2,
+                _ => 1,
+            },
+            Self::Run(error) => 1 + u8::from(error.is_bad_input()),
+            Self::Interrupted { .. } | Self::Diverged { .. } => 1,
+        }
+    }
+}
