@@ -6,7 +6,7 @@
 
 use super::gather::Gather;
 use super::patch;
-use super::pixels::{PixelOrder, Pixels};
+use super::segments::{GROUP_PIXELS, Rows, Segments};
 use super::wgrad_tile::{Block, PixelPair, wgrad_tile};
 use crate::ops::simd::SimdLevel;
 use crate::ops::simd::lanes::{Array8, Lanes};
@@ -15,9 +15,6 @@ use crate::ops::simd::lanes::{M256, M512};
 use crate::shape::Conv2dShape;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Pixels whose addresses are computed ahead of the microkernel.
-const GROUP_PIXELS: usize = 128;
 
 /// Output channels and input channels of one block: with a group of pixels they should stay in the L2 cache.
 const BLOCK_CHANNELS: usize = 64;
@@ -28,8 +25,8 @@ const TARGET_UNITS: usize = 32;
 /// Multiply-accumulates that are worth a chunk of their own.
 const CHUNK_MACS: usize = 2_000_000;
 
-/// Floats of all patches of a group of pixels.
-const PATCH_FLOATS: usize = 12 * 1024;
+/// Floats of the patches of a group of pixels.
+const PATCH_FLOATS: usize = 16 * 1024;
 
 /// Floats that one task adds up when partial sums are joined.
 const JOIN_FLOATS: usize = 4096;
@@ -178,7 +175,7 @@ fn join(partial_sums: &[f32], dfilter: &mut [f32]) {
 #[target_feature(enable = "avx512f")]
 unsafe fn unit_avx512(plan: &Plan, unit: &Unit, x: &[f32], dy: &[f32]) {
     // SAFETY: as for `run_unit`.
-    unsafe { run_unit::<M512, 8, 16>(plan, unit, x, dy) }
+    unsafe { run_unit::<M512, 14, 16>(plan, unit, x, dy) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -200,23 +197,30 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
     dy: &[f32],
 ) {
     let gather = &plan.gather;
-    let mut patches = [0.0f32; PATCH_FLOATS];
-    let group = if plan.in_patches { GROUP_PIXELS.min(PATCH_FLOATS / plan.columns) } else { GROUP_PIXELS };
+    let mut patches = [0.0f32; PATCH_FLOATS + patch::SLACK];
     let mut pairs = [PixelPair { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
+    let patch_pitch = plan.columns.next_multiple_of(16);
+    let group = if plan.in_patches { GROUP_PIXELS.min(PATCH_FLOATS / patch_pitch) } else { GROUP_PIXELS };
     for first in unit.pixels.clone().step_by(group) {
         let range = first..unit.pixels.end.min(first + group);
-        let pixels = Pixels::<GROUP_PIXELS>::locate(gather, plan.n, PixelOrder::GridInner, range);
+        let pixels = range.len();
         let accumulate = first > unit.pixels.start;
+        let dy = Rows { first: dy[first * gather.c_out..].as_ptr(), pitch: gather.c_out };
+        let segments = Segments::new(gather, range);
         for tap in 0..plan.taps {
             let count = if plan.in_patches {
-                let length = pixels.count * plan.columns;
-                for (i, patch) in patches[..length].chunks_exact_mut(plan.columns).enumerate() {
-                    patch::copy(gather, &pixels, i, x, patch);
-                    pairs[i] = PixelPair { x: patch.as_ptr(), dy: dy[pixels.outputs[i]..].as_ptr() };
+                for (i, corner) in segments.corners(gather).enumerate() {
+                    // SAFETY: `group` patches `patch_pitch` apart fit into the buffer.
+                    unsafe {
+                        let patch = patches.as_mut_ptr().add(i * patch_pitch);
+                        patch::copy::<V>(gather, corner, x, patch);
+                        pairs[i] = PixelPair { x: patch, dy: dy.first.wrapping_add(i * dy.pitch) };
+                    }
                 }
-                pixels.count
+                pixels
             } else {
-                pixel_pairs(gather, &pixels, tap, x, dy, &mut pairs)
+                let tap = (tap / gather.cols.taps, tap % gather.cols.taps);
+                segments.pairs(gather, tap, x.as_ptr(), dy, &mut pairs)
             };
             let row_pitch = plan.taps * plan.columns;
             let mut block = Block {
@@ -245,29 +249,7 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
     }
 }
 
-/// The pixels of a group that have an input under `tap`; returns their number.
-#[inline(always)]
-fn pixel_pairs(
-    gather: &Gather,
-    pixels: &Pixels<GROUP_PIXELS>,
-    tap: usize,
-    x: &[f32],
-    dy: &[f32],
-    pairs: &mut [PixelPair; GROUP_PIXELS],
-) -> usize {
-    let mut count = 0;
-    for i in 0..pixels.count {
-        let input = pixels.input(gather, i, tap / gather.cols.taps, tap % gather.cols.taps);
-        pairs[count] = PixelPair {
-            x: x.as_ptr().wrapping_add(input.unwrap_or(0)),
-            dy: dy.as_ptr().wrapping_add(pixels.outputs[i]),
-        };
-        count += usize::from(input.is_some());
-    }
-    count
-}
-
-/// Tiles of `KB` output channels from `block.k` to `k_end`, the rest in tiles of 4, 2 and 1.
+/// Tiles of `KB` output channels from `block.k` to `k_end`, the rest in tiles of 8, 4, 2 and 1.
 ///
 /// # Safety
 /// As for [`wgrad_tile`], for all these output channels.
@@ -282,6 +264,7 @@ unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
         block.k += unsafe {
             match k_end - block.k {
                 left if left >= KB => tile_of::<V, KB, NV>(pairs, &block),
+                left if KB > 8 && left >= 8 => tile_of::<V, 8, NV>(pairs, &block),
                 left if left >= 4 => tile_of::<V, 4, NV>(pairs, &block),
                 left if left >= 2 => tile_of::<V, 2, NV>(pairs, &block),
                 _ => tile_of::<V, 1, NV>(pairs, &block),
