@@ -232,5 +232,5 @@ impl Builder {
 }
 
 fn validate(layer: &str, shape: &Conv2dShape) -> Result<(), NnError> {
-    shape.validate().map_err(|source| NnError::Shape { layer: layer.into(), source })
+    shape.validate().map_err(|source| NnError::Shape { layer: layer.into(), source: Box::new(source) })
 }

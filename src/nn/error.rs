@@ -55,7 +55,7 @@ pub enum NnError {
         /// Layer.
         layer: String,
         /// What is wrong.
-        source: ShapeError,
+        source: Box<ShapeError>,
     },
     /// The arena or the packed filters do not fit in memory.
     #[error("cannot allocate {bytes} bytes for {what}: lower the largest batch or the width of the network")]

@@ -16,13 +16,16 @@ pub(super) fn suits(gather: &Gather) -> bool {
     gather.c_in <= MAX_CHANNELS && gather.taps() > 1 && gather.depth() <= MAX_PATCH
 }
 
+/// Floats past a patch that copying may overwrite: one vector of the widest level.
+pub(super) const SLACK: usize = 16;
+
 /// The patches of one tile.
-pub(super) struct Patches<const MR: usize>([[f32; MAX_PATCH]; MR]);
+pub(super) struct Patches<const MR: usize>([[f32; MAX_PATCH + SLACK]; MR]);
 
 impl<const MR: usize> Patches<MR> {
     #[inline(always)]
     pub fn new() -> Self {
-        Self([[0.0; MAX_PATCH]; MR])
+        Self([[0.0; MAX_PATCH + SLACK]; MR])
     }
 
     /// Copies the patches of `pixels`, zeros for padding, and returns them as one run.
@@ -35,8 +38,8 @@ impl<const MR: usize> Patches<MR> {
         for (i, patch) in self.0.iter_mut().enumerate() {
             if i < pixels.count {
                 let corner = Corner { image: pixels.images[i], row: pixels.rows[i], col: pixels.cols[i] };
-                // SAFETY: as the caller vouches; a patch has room for the gather's depth (`suits`).
-                unsafe { copy::<V>(gather, corner, input.as_ptr(), patch.as_mut_ptr()) };
+                // SAFETY: as the caller vouches; a patch has room for the gather's depth (`suits`) and the slack.
+                unsafe { copy::<V>(gather, corner, input, patch.as_mut_ptr()) };
             }
             inputs[i] = patch.as_ptr();
         }
@@ -52,74 +55,79 @@ pub(super) struct Corner {
     pub col: isize,
 }
 
-/// Copies one patch: tap rows, tap columns, channels; zeros for padding.
+/// Copies one patch: tap rows, tap columns, channels; zeros for padding. Spoils up to [`SLACK`] floats past its end.
 ///
 /// # Safety
 /// `V`'s instructions are available, `input` has the gather's images up to `corner.image`, and `patch` has room for the
-/// gather's depth.
+/// gather's depth and the slack.
 #[inline(always)]
-pub(super) unsafe fn copy<V: Lanes>(gather: &Gather, corner: Corner, input: *const f32, patch: *mut f32) {
+pub(super) unsafe fn copy<V: Lanes>(gather: &Gather, corner: Corner, input: &[f32], patch: *mut f32) {
     let (rows, cols, channels) = (&gather.rows, &gather.cols, gather.c_in);
-    let mut to = patch;
     // Taps that are neighbours in the input are copied together: all of a tap row, or one.
     let together = if cols.offset_step == 1 { cols.taps } else { 1 };
+    let mut writer = Writer { to: patch, input };
     for tap_row in 0..rows.taps {
         let row = corner.row + tap_row as isize * rows.offset_step;
-        for tap_col in (0..cols.taps).step_by(together) {
-            let col = corner.col + tap_col as isize * cols.offset_step;
+        let mut col = corner.col;
+        let mut tap_col = 0;
+        while tap_col < cols.taps {
             let before = (-col).clamp(0, together as isize) as usize;
             let until = (cols.input as isize - col).clamp(before as isize, together as isize) as usize;
-            // SAFETY: the taps `before..until` lie inside the row, whose offset is then inside the input; `to` advances
-            // by the whole depth in all.
+            // SAFETY: the taps `before..until` lie inside the row, whose offset is then inside the input; the patch
+            // is written front to back, its depth in all.
             unsafe {
-                if (row as usize) < rows.input {
-                    let from = input.wrapping_offset(gather.input_offset(corner.image, row, col));
-                    zero_floats::<V>(to, before * channels);
-                    copy_floats::<V>(
-                        from.wrapping_add(before * channels),
-                        to.add(before * channels),
-                        (until - before) * channels,
-                    );
-                    zero_floats::<V>(to.add(until * channels), (together - until) * channels);
+                if (row as usize) < rows.input && before < until {
+                    let first = gather.input_offset(corner.image, row, col + before as isize) as usize;
+                    writer.zero::<V>(before * channels);
+                    writer.copy::<V>(first, (until - before) * channels);
+                    writer.zero::<V>((together - until) * channels);
                 } else {
-                    zero_floats::<V>(to, together * channels);
+                    writer.zero::<V>(together * channels);
                 }
-                to = to.add(together * channels);
+            }
+            col += together as isize * cols.offset_step;
+            tap_col += together;
+        }
+    }
+}
+
+/// Fills a patch front to back with whole vectors: what one spills past its end, the next overwrites.
+struct Writer<'a> {
+    to: *mut f32,
+    input: &'a [f32],
+}
+
+impl Writer<'_> {
+    /// # Safety
+    /// `V`'s instructions are available and `to` has room for `len` floats and the slack.
+    #[inline(always)]
+    unsafe fn zero<V: Lanes>(&mut self, len: usize) {
+        for done in (0..len).step_by(V::LANES) {
+            // SAFETY: as the caller vouches.
+            unsafe { V::zero().store(self.to.add(done)) };
+        }
+        self.to = self.to.wrapping_add(len);
+    }
+
+    /// Copies `len` floats from `first` of the input.
+    ///
+    /// # Safety
+    /// As for `zero`, and the input has these floats.
+    #[inline(always)]
+    unsafe fn copy<V: Lanes>(&mut self, first: usize, len: usize) {
+        let from = self.input.as_ptr().wrapping_add(first);
+        let readable = self.input.len() - first;
+        for done in (0..len).step_by(V::LANES) {
+            // SAFETY: as the caller vouches; nothing past the input is read.
+            unsafe {
+                let values = if done + V::LANES <= readable {
+                    V::load(from.add(done))
+                } else {
+                    V::load_first(from.add(done), readable - done)
+                };
+                values.store(self.to.add(done));
             }
         }
-    }
-}
-
-/// # Safety
-/// `V`'s instructions are available; `from` has `len` readable and `to` `len` writable floats, apart from each other.
-#[inline(always)]
-pub(super) unsafe fn copy_floats<V: Lanes>(from: *const f32, to: *mut f32, len: usize) {
-    let mut done = 0;
-    // SAFETY: as the caller vouches; nothing at or past `len` is touched.
-    unsafe {
-        while len - done >= V::LANES {
-            V::load(from.add(done)).store(to.add(done));
-            done += V::LANES;
-        }
-        if done < len {
-            V::load_first(from.add(done), len - done).store_first(to.add(done), len - done);
-        }
-    }
-}
-
-/// # Safety
-/// `V`'s instructions are available and `to` has `len` writable floats.
-#[inline(always)]
-unsafe fn zero_floats<V: Lanes>(to: *mut f32, len: usize) {
-    let mut done = 0;
-    // SAFETY: as the caller vouches; nothing at or past `len` is touched.
-    unsafe {
-        while len - done >= V::LANES {
-            V::zero().store(to.add(done));
-            done += V::LANES;
-        }
-        if done < len {
-            V::zero().store_first(to.add(done), len - done);
-        }
+        self.to = self.to.wrapping_add(len);
     }
 }

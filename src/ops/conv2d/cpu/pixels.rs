@@ -63,31 +63,45 @@ impl<const MR: usize> Pixels<MR> {
             PixelOrder::GridInner => (range.start / gather.grid_len(), range.start % gather.grid_len()),
             PixelOrder::ImagesInner => (range.start % n, range.start / n),
         };
+        // From one pixel to the next: an image further, or a column further until the row ends.
+        let (image_move, col_move) = match order {
+            PixelOrder::GridInner => (0, 1),
+            PixelOrder::ImagesInner => (1, 0),
+        };
+        let input_move = (image_move * rows.input * cols.input + col_move * cols.step) * gather.c_in;
+        let output_move = (image_move * rows.output * cols.output + col_move * cols.out_step) * gather.c_out;
+        let (mut input, mut output) = (0, 0);
         let (mut row, mut col) = (pixel / cols.grid, pixel % cols.grid);
+        let mut moved = false;
         for i in 0..pixels.count {
-            pixels.rows[i] = (row * rows.step) as isize + rows.offset_first;
-            pixels.cols[i] = (col * cols.step) as isize + cols.offset_first;
+            let input_row = (row * rows.step) as isize + rows.offset_first;
+            let input_col = (col * cols.step) as isize + cols.offset_first;
+            if moved {
+                input += input_move as isize;
+                output += output_move;
+            } else {
+                input = gather.input_offset(image, input_row, input_col);
+                output = gather.output_offset(image, row, col);
+            }
+            pixels.rows[i] = input_row;
+            pixels.cols[i] = input_col;
             pixels.images[i] = image;
-            pixels.inputs[i] = gather.input_offset(image, pixels.rows[i], pixels.cols[i]);
-            pixels.outputs[i] = gather.output_offset(image, row, col);
-            let grid_moves = match order {
-                PixelOrder::GridInner => true,
-                PixelOrder::ImagesInner => {
-                    image += 1;
-                    image == n
+            pixels.inputs[i] = input;
+            pixels.outputs[i] = output;
+            image += image_move;
+            col += col_move;
+            moved = image < n && col < cols.grid;
+            if !moved {
+                pixel = match order {
+                    PixelOrder::GridInner => row * cols.grid + col,
+                    PixelOrder::ImagesInner => pixel + 1,
+                };
+                match order {
+                    PixelOrder::GridInner if pixel == gather.grid_len() => (image, pixel) = (image + 1, 0),
+                    PixelOrder::GridInner => {}
+                    PixelOrder::ImagesInner => image = 0,
                 }
-            };
-            if grid_moves {
-                col += 1;
-                pixel += 1;
-                if col == cols.grid {
-                    (row, col) = (row + 1, 0);
-                }
-                if order == PixelOrder::ImagesInner {
-                    image = 0;
-                } else if pixel == gather.grid_len() {
-                    (image, pixel, row) = (image + 1, 0, 0);
-                }
+                (row, col) = (pixel / cols.grid, pixel % cols.grid);
             }
         }
         pixels

@@ -5,7 +5,7 @@
 //! of the patch is a row of the filter.
 
 use super::gather::Gather;
-use super::patch::{self, copy_floats};
+use super::patch;
 use super::segments::{GROUP_PIXELS, Rows, Segments};
 use super::wgrad_tile::{Block, PixelPair, wgrad_tile};
 use crate::ops::simd::SimdLevel;
@@ -25,14 +25,8 @@ const TARGET_UNITS: usize = 32;
 /// Multiply-accumulates that are worth a chunk of their own.
 const CHUNK_MACS: usize = 2_000_000;
 
-/// Floats of the copied inputs or patches of a group of pixels.
-const INPUT_FLOATS: usize = GROUP_PIXELS * BLOCK_CHANNELS;
-
-/// Floats of the copied output gradients of a group of pixels.
-const GRADIENT_FLOATS: usize = GROUP_PIXELS * BLOCK_CHANNELS;
-
-/// Channels of a tensor from which a block's rows are copied together before they are used.
-const COPY_CHANNELS: usize = 256;
+/// Floats of the patches of a group of pixels.
+const PATCH_FLOATS: usize = 16 * 1024;
 
 /// Floats that one task adds up when partial sums are joined.
 const JOIN_FLOATS: usize = 4096;
@@ -42,10 +36,6 @@ pub(super) struct Plan {
     gather: Gather,
     n: usize,
     in_patches: bool,
-    /// Copy the block's part of x, and of dy, for each group of pixels.
-    copy_inputs: bool,
-    /// See `copy_inputs`.
-    copy_gradients: bool,
     /// Taps summed separately, and columns of the filter under each.
     taps: usize,
     columns: usize,
@@ -66,20 +56,7 @@ impl Plan {
         let group = GROUP_PIXELS;
         let chunk_pixels = pixels.div_ceil(most).next_multiple_of(group).max(group);
         let chunks = pixels.div_ceil(chunk_pixels);
-        let copy_inputs = !in_patches && gather.c_in >= COPY_CHANNELS;
-        let copy_gradients = gather.c_out >= COPY_CHANNELS;
-        Self {
-            gather,
-            n,
-            in_patches,
-            copy_inputs,
-            copy_gradients,
-            taps,
-            columns,
-            column_block,
-            chunks,
-            chunk_pixels,
-        }
+        Self { gather, n, in_patches, taps, columns, column_block, chunks, chunk_pixels }
     }
 
     /// Floats of scratch.
@@ -198,7 +175,7 @@ fn join(partial_sums: &[f32], dfilter: &mut [f32]) {
 #[target_feature(enable = "avx512f")]
 unsafe fn unit_avx512(plan: &Plan, unit: &Unit, x: &[f32], dy: &[f32]) {
     // SAFETY: as for `run_unit`.
-    unsafe { run_unit::<M512, 8, 16>(plan, unit, x, dy) }
+    unsafe { run_unit::<M512, 14, 16>(plan, unit, x, dy) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -220,35 +197,23 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
     dy: &[f32],
 ) {
     let gather = &plan.gather;
-    let mut inputs = [0.0f32; INPUT_FLOATS];
-    let mut gradients = [0.0f32; GRADIENT_FLOATS];
+    let mut patches = [0.0f32; PATCH_FLOATS + patch::SLACK];
     let mut pairs = [PixelPair { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
-    let group = if plan.in_patches { GROUP_PIXELS.min(INPUT_FLOATS / plan.columns) } else { GROUP_PIXELS };
+    let patch_pitch = plan.columns.next_multiple_of(16);
+    let group = if plan.in_patches { GROUP_PIXELS.min(PATCH_FLOATS / patch_pitch) } else { GROUP_PIXELS };
     for first in unit.pixels.clone().step_by(group) {
         let range = first..unit.pixels.end.min(first + group);
         let pixels = range.len();
         let accumulate = first > unit.pixels.start;
-        let mut dy = Rows { first: dy[first * gather.c_out..].as_ptr(), pitch: gather.c_out };
-        if plan.copy_gradients {
-            // The block's channels alone, so that rows whose pitch is a large power of two do not share cache sets.
-            for pixel in 0..pixels {
-                let from = dy.first.wrapping_add(pixel * dy.pitch + unit.k.start);
-                // SAFETY: a block has at most BLOCK_CHANNELS channels and a group GROUP_PIXELS pixels.
-                unsafe {
-                    let to = gradients.as_mut_ptr().add(pixel * BLOCK_CHANNELS);
-                    copy_floats::<V>(from, to, unit.k.len());
-                }
-            }
-            dy = Rows { first: gradients.as_ptr().wrapping_sub(unit.k.start), pitch: BLOCK_CHANNELS };
-        }
+        let dy = Rows { first: dy[first * gather.c_out..].as_ptr(), pitch: gather.c_out };
         let segments = Segments::new(gather, range);
         for tap in 0..plan.taps {
             let count = if plan.in_patches {
                 for (i, corner) in segments.corners(gather).enumerate() {
-                    // SAFETY: `group` patches of `plan.columns` floats fit into the buffer.
+                    // SAFETY: `group` patches `patch_pitch` apart fit into the buffer.
                     unsafe {
-                        let patch = inputs.as_mut_ptr().add(i * plan.columns);
-                        patch::copy::<V>(gather, corner, x.as_ptr(), patch);
+                        let patch = patches.as_mut_ptr().add(i * patch_pitch);
+                        patch::copy::<V>(gather, corner, x, patch);
                         pairs[i] = PixelPair { x: patch, dy: dy.first.wrapping_add(i * dy.pitch) };
                     }
                 }
@@ -257,16 +222,6 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
                 let tap = (tap / gather.cols.taps, tap % gather.cols.taps);
                 segments.pairs(gather, tap, x.as_ptr(), dy, &mut pairs)
             };
-            if plan.copy_inputs {
-                for (i, pair) in pairs[..count].iter_mut().enumerate() {
-                    // SAFETY: as for the gradients.
-                    unsafe {
-                        let to = inputs.as_mut_ptr().add(i * BLOCK_CHANNELS);
-                        copy_floats::<V>(pair.x.add(unit.columns.start), to, unit.columns.len());
-                        pair.x = to.wrapping_sub(unit.columns.start);
-                    }
-                }
-            }
             let row_pitch = plan.taps * plan.columns;
             let mut block = Block {
                 column: unit.columns.start,
@@ -294,7 +249,7 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
     }
 }
 
-/// Tiles of `KB` output channels from `block.k` to `k_end`, the rest in tiles of 4, 2 and 1.
+/// Tiles of `KB` output channels from `block.k` to `k_end`, the rest in tiles of 8, 4, 2 and 1.
 ///
 /// # Safety
 /// As for [`wgrad_tile`], for all these output channels.
@@ -309,6 +264,7 @@ unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
         block.k += unsafe {
             match k_end - block.k {
                 left if left >= KB => tile_of::<V, KB, NV>(pairs, &block),
+                left if KB > 8 && left >= 8 => tile_of::<V, 8, NV>(pairs, &block),
                 left if left >= 4 => tile_of::<V, 4, NV>(pairs, &block),
                 left if left >= 2 => tile_of::<V, 2, NV>(pairs, &block),
                 _ => tile_of::<V, 1, NV>(pairs, &block),
