@@ -196,8 +196,9 @@ impl DgcCompressor {
                 return Err(not_finite(what, index, values));
             }
         }
-        self.u.copy_from_slice(u);
-        self.v.copy_from_slice(v);
+        // Plus 0: neither vector ever holds -0, and sent + v must equal the old v in the sign of a zero too.
+        self.u.iter_mut().zip(u).for_each(|(to, x)| *to = x + 0.0);
+        self.v.iter_mut().zip(v).for_each(|(to, x)| *to = x + 0.0);
         (self.selection, self.poisoned) = (None, false);
         Ok(())
     }
