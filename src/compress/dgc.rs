@@ -14,6 +14,7 @@ use super::error::{CompressError, check_density, check_len, check_range};
 use super::error_feedback::fill_zero;
 use super::pack::{Companion, PayloadInfo, empty_payload, pack, payload_bytes_bound};
 use super::plan::{BLOCK_LEN, Plan};
+use super::scan::sum_of_squares;
 use super::topk::{Norms, Selection, guess_brackets, not_finite, update_and_select};
 use crate::train::config::{CompressionConfig, DgcConfig, IndexCoding};
 use rayon::prelude::*;
@@ -133,8 +134,7 @@ impl DgcCompressor {
         if self.max_norm.is_infinite() {
             return Ok(agg_weight);
         }
-        let square = |chunk: &[f32]| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
-        let squares: Vec<f64> = grad.par_chunks(BLOCK_LEN).map(square).collect();
+        let squares: Vec<f64> = grad.par_chunks(BLOCK_LEN).map(sum_of_squares).collect();
         let norm = f64::from(agg_weight) * squares.iter().sum::<f64>().sqrt();
         if let Some(index) = (!norm.is_finite()).then(|| grad.iter().position(|g| !g.is_finite())).flatten() {
             return Err(not_finite("gradient", index, grad));
@@ -196,8 +196,9 @@ impl DgcCompressor {
                 return Err(not_finite(what, index, values));
             }
         }
-        self.u.copy_from_slice(u);
-        self.v.copy_from_slice(v);
+        // Plus 0: neither vector ever holds -0, and sent + v must equal the old v in the sign of a zero too.
+        self.u.iter_mut().zip(u).for_each(|(to, x)| *to = x + 0.0);
+        self.v.iter_mut().zip(v).for_each(|(to, x)| *to = x + 0.0);
         (self.selection, self.poisoned) = (None, false);
         Ok(())
     }

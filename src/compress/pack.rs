@@ -22,8 +22,8 @@ pub(super) enum Companion<'a> {
     Masked(&'a mut [f32]),
 }
 
-/// Most bytes that [`pack`] writes for this selection: no pass over memory, at most 1 % above the real number for
-/// payloads of a percent of the vector or more.
+/// Most bytes that [`pack`] writes for this selection, without a pass over memory: above the real number by about 2 % at
+/// density 0.1 and 10 % at 0.01 with f32 values, because the gaps are not known yet.
 pub(super) fn payload_bytes_bound(plan: &Plan, selection: &Selection, coding: Coding) -> u64 {
     payload_len_bound(&block_bounds(plan, selection, coding)) as u64
 }

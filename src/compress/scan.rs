@@ -81,6 +81,13 @@ pub(super) fn scan(tile: &[f32], bracket: Bracket, limit: usize) -> Result<TileS
     Ok(scanner.finish())
 }
 
+/// Sum of squares of `x`; NaN or infinite if an element is.
+pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
+    let (mut sq, mut above_sq) = ([0.0; LANES], [0.0; LANES]);
+    add_squares(x, LARGEST_FINITE, &mut sq, &mut above_sq);
+    sq.iter().sum()
+}
+
 struct Scanner {
     bracket: Bracket,
     limit: usize,

@@ -107,7 +107,17 @@ fn local_lr(w: &[f32], g: &[f32], weight_decay: f64, trust: f64) -> f64 {
 }
 
 fn norm(x: &[f32]) -> f64 {
-    let square = |tile: &[f32]| tile.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-    let squares: Vec<f64> = x.par_chunks(TILE_LEN).map(square).collect();
+    let squares: Vec<f64> = x.par_chunks(TILE_LEN).map(sum_of_squares).collect();
     squares.iter().sum::<f64>().sqrt()
+}
+
+/// In 8 independent sums, so that additions need not wait for each other.
+fn sum_of_squares(tile: &[f32]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (chunks, rest) = tile.as_chunks::<8>();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    lanes.iter().sum()
 }
