@@ -1,11 +1,13 @@
 //! Trains convolutional networks (ResNet, VGG) together on edge devices fed by live streams.
 
+pub mod aggregate;
 pub mod cli;
 pub mod cluster;
 pub mod comm;
 pub mod compress;
 pub mod data;
 pub mod device;
+pub mod error;
 pub mod metrics;
 pub mod models;
 pub mod nn;
@@ -16,3 +18,5 @@ pub mod shape;
 pub mod stream;
 pub mod train;
 pub mod units;
+
+pub use error::{Error, Result};

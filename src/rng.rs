@@ -59,7 +59,8 @@ impl Philox {
         Self { key: [key as u32, (key >> 32) as u32], index, block: 0, buffer: [0; 4], used: 4 }
     }
 
-    /// The 128 bits at `block` of this generator, without moving it.
+    /// The 128 bits at `block` of this generator, without moving it. Inlined, so that a loop over blocks vectorises.
+    #[inline(always)]
     pub fn block(&self, block: u64) -> [u32; 4] {
         let counter = [block as u32, (block >> 32) as u32, self.index as u32, (self.index >> 32) as u32];
         philox4x32_10(counter, self.key)
@@ -130,6 +131,7 @@ fn mix64(mut z: u64) -> u64 {
     z ^ z >> 31
 }
 
+#[inline(always)]
 fn philox4x32_10(mut c: [u32; 4], mut k: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = u64::from(c[0]) * 0xd251_1f53;

@@ -37,6 +37,24 @@ pub enum ShapeError {
     },
 }
 
+/// Extents of an image; its elements lie in this order, H outermost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageShape {
+    /// Height H.
+    pub h: usize,
+    /// Width W.
+    pub w: usize,
+    /// Channels C.
+    pub c: usize,
+}
+
+impl ImageShape {
+    /// Elements of an image, H * W * C.
+    pub const fn numel(&self) -> usize {
+        self.h * self.w * self.c
+    }
+}
+
 /// A 2-d convolution (cross-correlation) without its batch extent: `x` NHWC, `filter` KRSC, `y` NPQK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2dShape {

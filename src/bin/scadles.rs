@@ -1,8 +1,8 @@
 //! The program `scadles`; everything it does is in [`scadles::cli`].
 
-use scadles::cli::{self, CliError};
+use scadles::{cli, train};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(std::env::args_os(), &|_, _, _| Err(CliError::NoTrainer))
+    cli::main(std::env::args_os(), &|config, sinks, stop| Ok(train::run(config, sinks, stop)?))
 }

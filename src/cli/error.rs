@@ -73,16 +73,8 @@ pub enum CliError {
         report: PathBuf,
     },
     /// Training failed.
-    #[error("{source}")]
-    Run {
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-        /// Whether the user's input (flags, configuration, data) is to blame.
-        bad_input: bool,
-    },
-    /// This build cannot train.
-    #[error("this build of scadles has no trainer")]
-    NoTrainer,
+    #[error(transparent)]
+    Run(#[from] crate::Error),
 }
 
 impl CliError {
@@ -101,8 +93,8 @@ impl CliError {
                 | FetchError::InTheWay { .. } => 2,
                 _ => 1,
             },
-            Self::Run { bad_input, .. } => 1 + u8::from(*bad_input),
-            Self::Interrupted { .. } | Self::Diverged { .. } | Self::NoTrainer => 1,
+            Self::Run(error) => 1 + u8::from(error.is_bad_input()),
+            Self::Interrupted { .. } | Self::Diverged { .. } => 1,
         }
     }
 }

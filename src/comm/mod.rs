@@ -1,1 +1,73 @@
-//! (in progress)
+//! Collectives between devices. A process hosts one or more devices (`local_ranks`); what it hosts it has already
+//! summed or concatenated in rank order, so one call per process moves everything.
+//!
+//! | implementation | devices | time |
+//! | --- | --- | --- |
+//! | [`LocalCommunicator`] | all of them in this process | computed from the link and the bytes of the ring algorithms |
+
+mod local;
+
+pub use local::LocalCommunicator;
+
+use std::ops::Range;
+use std::time::Duration;
+
+/// What one collective moved, over all devices of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// How long it took: measured, or computed from the link in a simulated cluster.
+    pub elapsed: Duration,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.sent_bytes += other.sent_bytes;
+        self.received_bytes += other.received_bytes;
+        self.elapsed += other.elapsed;
+    }
+}
+
+/// A collective failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommError {
+    /// A contribution for each hosted device is needed, in rank order.
+    #[error(
+        "{op}: {found} contributions for {expected} devices of this process; pass one per device, empty if it has nothing"
+    )]
+    Contributions {
+        /// The collective.
+        op: &'static str,
+        /// Devices of this process.
+        expected: usize,
+        /// Contributions passed.
+        found: usize,
+    },
+}
+
+/// Collectives over `world_size` devices. Every process calls the same operations in the same order; a device without
+/// samples contributes zeros or an empty payload. Results are equal on all processes to the last bit.
+pub trait Communicator: Send {
+    /// Devices of the cluster.
+    fn world_size(&self) -> usize;
+
+    /// Ranks of the devices that this process hosts.
+    fn local_ranks(&self) -> Range<usize>;
+
+    /// Gathers one number per hosted device into `all`, one per rank.
+    fn all_gather_scalars(&mut self, local: &[f64], all: &mut [f64]) -> Result<Traffic, CommError>;
+
+    /// Replaces `vector`, the sum over the hosted devices, by the sum over all devices.
+    fn all_reduce_sum(&mut self, vector: &mut [f32]) -> Result<Traffic, CommError>;
+
+    /// Gathers one block of bytes per hosted device and calls `visit(rank, block)` for every rank, ascending.
+    fn all_gather_bytes(
+        &mut self,
+        local: &[Vec<u8>],
+        visit: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<Traffic, CommError>;
+}

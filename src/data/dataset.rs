@@ -1,24 +1,7 @@
 //! Labelled images in memory, shared without copying.
 
+pub use crate::shape::ImageShape;
 use std::sync::Arc;
-
-/// Extents of one image; its pixels lie in this order, H outermost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ImageShape {
-    /// Height H.
-    pub h: usize,
-    /// Width W.
-    pub w: usize,
-    /// Channels C.
-    pub c: usize,
-}
-
-impl ImageShape {
-    /// Bytes of one image, H * W * C.
-    pub const fn numel(&self) -> usize {
-        self.h * self.w * self.c
-    }
-}
 
 /// Mean and standard deviation of each channel, of pixel values scaled to `[0, 1]`.
 #[derive(Clone, Debug, PartialEq)]

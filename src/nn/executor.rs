@@ -4,7 +4,7 @@ use super::aligned::Aligned;
 use super::error::NnError;
 use super::forward::Mode;
 use super::plan::{Layer, Op, Plan};
-use crate::ops::softmax_xent::{self, LossStats};
+use crate::ops::softmax_xent::{self, LabelError, LossStats};
 use crate::ops::{batchnorm2d, conv2d, linear};
 use std::ops::Range;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ impl Executor {
     ///
     /// # Errors
     /// A slice of the wrong length, a batch above the planned one, a label that is no class, or no parameters loaded;
-    /// nothing is written then, except that a bad label leaves `stats` updated.
+    /// nothing is written then.
     pub fn forward_backward(
         &mut self,
         x: &[f32],
@@ -121,6 +121,7 @@ impl Executor {
         let call = Call { n: labels.len(), x, params };
         self.check(call, stats)?;
         check_len("grad", self.plan.num_params(), grad.len())?;
+        check_labels(labels, self.plan.classes())?;
         if call.n == 0 {
             grad.fill(0.0);
             return Ok(LossStats::default());
@@ -213,6 +214,14 @@ pub(super) fn rows(plan: &Plan, layer: &Layer, n: usize) -> usize {
 
 fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), NnError> {
     if expected == found { Ok(()) } else { Err(NnError::Length { what, expected, found }) }
+}
+
+/// Before anything is written; the loss itself would notice only after the forward pass.
+fn check_labels(labels: &[u32], classes: usize) -> Result<(), NnError> {
+    match labels.iter().position(|&label| label as usize >= classes) {
+        None => Ok(()),
+        Some(row) => Err(NnError::Label(LabelError { row, label: labels[row], classes })),
+    }
 }
 
 /// Ranges of each layer's packed filters, and their total length. The first layer has no input gradient.

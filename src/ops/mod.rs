@@ -1,9 +1,9 @@
 //! Layer operations over contiguous NHWC tensors: forward and backward, one folder per op.
 //!
-//! Every op takes its extents, inputs and outputs as slices and owns no memory; scratch space is passed in. A batch of
-//! 0 images is a no-op (gradients become 0). Slice lengths that contradict the extents are a bug of the caller and
-//! panic; data from outside the program (labels) is checked and returned as an error. Results do not depend on the
-//! number of rayon threads: sums are cut into tiles by the extents alone.
+//! Every op takes its extents, inputs and outputs as slices and owns no memory; scratch space is passed in. A
+//! batch of 0 images is a no-op (gradients become 0). Slice lengths that contradict the extents are a bug of
+//! the caller and panic; data from outside the program (labels) is checked and returned as an error. Results
+//! do not depend on the number of rayon threads: sums are cut into tiles by the extents alone.
 
 mod multiversion;
 

@@ -1,12 +1,16 @@
 //! One loop, compiled for several instruction sets and chosen at run time.
 //!
-//! The loops written with [`multiversion!`] rely on the compiler to vectorise them. They never ask for a fused
-//! multiply-add, so each version computes the same bits.
+//! The loops written with [`multiversion!`] rely on the compiler to vectorise them. They never ask for a
+//! fused multiply-add, so each version computes the same bits.
 
-/// Defines functions whose bodies are compiled for AVX-512, for AVX2 and for the baseline; a call takes the widest one
-/// the processor has. Calls inside a body must be `#[inline(always)]` to be compiled along with it.
+/// Defines functions whose bodies are compiled for AVX-512, for AVX2 and for the baseline; a call takes the
+/// widest one the processor has. Calls inside a body must be `#[inline(always)]` to be compiled along with
+/// it.
 macro_rules! multiversion {
-    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)+) => {$(
+    ($(
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+    )+) => {$(
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
@@ -27,7 +31,8 @@ macro_rules! multiversion {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                 {
-                    // SAFETY: the processor has just said that it has each feature the function is compiled for.
+                    // SAFETY: the processor has just said that it has each feature the function is compiled
+                    // for.
                     return unsafe { avx512($($arg),*) };
                 }
                 if is_x86_feature_detected!("avx2") {

@@ -138,6 +138,8 @@ pub struct ClusterConfig {
     pub compute: ComputeConfig,
     /// Where this process computes. Default `cpu`.
     pub device: DeviceKind,
+    /// A device that has not got its batch after this many seconds goes on with what it has; above 0. Default 600.
+    pub wait_limit_s: f64,
 }
 
 /// Stream rates: a published list by name or one number per device.
@@ -146,7 +148,7 @@ pub struct ClusterConfig {
 pub enum RatesConfig {
     /// `S1`, `S2`, `S1'` or `S2'` (also `S1p`, `S2p`): the paper's list, sampled from its distribution beyond its length.
     Named(String),
-    /// Samples per second of each device.
+    /// Samples per second of each device, or one number for all.
     List(Vec<f64>),
 }
 
@@ -199,7 +201,7 @@ pub struct LinkConfig {
     pub bandwidth_mbit_s: f64,
     /// One-way latency, ms, at least 0. Default 0.5.
     pub latency_ms: f64,
-    /// Share of the bandwidth that a collective reaches, in (0, 1]. Default 0.6: calibrated on Fig. 4b.
+    /// Share of the bandwidth that a collective reaches, in (0, 1]. Default 0.65: calibrated on Fig. 4b.
     pub efficiency: f64,
 }
 

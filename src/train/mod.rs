@@ -1,3 +1,31 @@
-//! The trainer and its configuration.
+//! The trainer: `RunConfig -> steps -> RunRecord`. The only module that knows all stages of a step.
+//!
+//! | File | Stage |
+//! | --- | --- |
+//! | [`config`] | everything a run can be told |
+//! | `setup` | configuration -> data, streams, network, devices |
+//! | `gather`, [`batch`], [`injection`] | samples -> the batch of each device |
+//! | `exchange` | gradients of all devices -> one |
+//! | `update`, `local_sgd` | gradient -> parameters |
+//! | `evaluate`, `merge_stats` | parameters -> accuracy |
+//! | [`Trainer`] | all of them in order |
+//! | [`run()`] | steps and evaluations until the run ends |
 
+pub mod batch;
 pub mod config;
+mod evaluate;
+mod exchange;
+mod gather;
+pub mod injection;
+mod local_device;
+mod local_sgd;
+mod merge_stats;
+mod norm;
+mod run;
+mod setup;
+mod shared_sample;
+mod trainer;
+mod update;
+
+pub use run::{PARAMETERS_FILE, run};
+pub use trainer::Trainer;

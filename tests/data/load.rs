@@ -222,11 +222,19 @@ fn real_cifar_100() {
 }
 
 #[test]
-fn real_compressed_files_are_a_hint() {
-    let Some(dir) = shared_data_or_skip("real_compressed_files_are_a_hint", "cifar-10-batches-bin") else {
+fn real_cifar_10_whole_or_compressed() {
+    let Some(dir) = shared_data_or_skip("real_cifar_10_whole_or_compressed", "cifar-10-batches-bin") else {
         return;
     };
     if !dir.join("data_batch_1.bin").exists() {
         assert!(message(&dir).contains("xz -dk"));
+        return;
+    }
+    let sets = load(dir.parent().unwrap()).unwrap();
+    assert_eq!((sets.train.len(), sets.test.len()), (50_000, 10_000));
+    let measured = sets.train.normalization();
+    let published = [0.4914, 0.4822, 0.4465, 0.2470, 0.2435, 0.2616];
+    for (got, want) in measured.mean.iter().chain(&measured.std).zip(published) {
+        assert!((got - want).abs() < 1e-4, "{got} is not {want}");
     }
 }

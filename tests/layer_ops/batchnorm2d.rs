@@ -7,8 +7,8 @@ use scadles::ops::batchnorm2d::{
     self, EPS, Epilogue, Extent, Gradients, MOMENTUM, Parameters, RunningStatistics, Saved, TrainStatistics,
 };
 
-/// Rows and channels: extent 1, primes, around the 256 columns handled at once, around the rows of a tile (1,024 for 16
-/// channels, 54 for 300), several tiles.
+/// Rows and channels: extent 1, primes, around the 256 columns handled at once, around the rows of a tile
+/// (1,024 for 16 channels, 54 for 300), several tiles.
 const SHAPES: [(usize, usize); 14] = [
     (1, 1),
     (2, 1),

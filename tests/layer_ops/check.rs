@@ -12,8 +12,8 @@ pub struct Tolerance {
 /// One or two roundings of an f32 of size about 1.
 pub const ROUNDING: Tolerance = Tolerance { atol: 1e-6, rtol: 1e-6 };
 
-/// Sums of some thousand terms of size about 1, or results divided by a batch's standard deviation: some ten roundings,
-/// and errors of a sum that grow with its length.
+/// Sums of some thousand terms of size about 1, or results divided by a batch's standard deviation: some ten
+/// roundings, and errors of a sum that grow with its length.
 pub const SUMS: Tolerance = Tolerance { atol: 2e-5, rtol: 2e-5 };
 
 /// Central differences of an f64 function: truncation `O(step^2)` with [`STEP`], beside the f32 errors above.
@@ -73,10 +73,7 @@ pub fn dot(a: &[f64], b: &[f32]) -> f64 {
 
 /// Fails unless `run` gives the same bytes on 1, 2 and 3 threads.
 #[track_caller]
-pub fn assert_same_on_any_thread_count<T: PartialEq>(run: impl Fn() -> T + Sync)
-where
-    T: Send,
-{
+pub fn assert_same_on_any_thread_count<T: PartialEq + Send>(run: impl Fn() -> T + Sync) {
     let on = |threads| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("thread pool").install(&run)
     };

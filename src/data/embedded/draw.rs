@@ -145,7 +145,7 @@ impl Pattern {
                 self.patch(dx, dy, from_centre) * (a + b - 2.0 * a * b)
             }
             Figure::Dots => {
-                let (a, b) = (self.from_line(u, 0), self.from_line(v, 1));
+                let (a, b) = (self.distance_to_line(u, 0), self.distance_to_line(v, 1));
                 self.patch(dx, dy, from_centre) * inside((a * a + b * b).sqrt() - 0.3 * self.period)
             }
         }
@@ -162,11 +162,11 @@ impl Pattern {
 
     /// Coverage of stripes across `u`, half of each period.
     fn stripe(&self, u: f32, phase: usize) -> f32 {
-        inside(self.from_line(u, phase) - 0.25 * self.period)
+        inside(self.distance_to_line(u, phase) - 0.25 * self.period)
     }
 
     /// Distance of `u` from the nearest of a set of lines, one per period.
-    fn from_line(&self, u: f32, phase: usize) -> f32 {
+    fn distance_to_line(&self, u: f32, phase: usize) -> f32 {
         let turns = u / self.period + self.phase[phase];
         (turns - turns.round()).abs() * self.period
     }

@@ -1,6 +1,7 @@
 //! An address -> a complete file, over as many connections as it takes.
 
-use super::{FetchError, FetchEvent, FetchOptions, disk};
+use super::error::{FetchError, disk};
+use super::{FetchEvent, FetchOptions};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;

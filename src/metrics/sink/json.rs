@@ -29,7 +29,7 @@ impl<W: Write> JsonLines<W> {
     }
 }
 
-impl<W: Write> Sink for JsonLines<W> {
+impl<W: Write + Send> Sink for JsonLines<W> {
     fn event(&mut self, event: &Event<'_>) -> Result<(), MetricsError> {
         let Some(out) = &mut self.out else { return Ok(()) };
         let mut line = serde_json::to_vec(event)

@@ -15,7 +15,7 @@ use crate::metrics::MetricsError;
 use crate::metrics::record::Event;
 
 /// Takes the events of one run, in order: a start, steps and evaluations, an end.
-pub trait Sink {
+pub trait Sink: Send {
     /// Handles one event; what it writes must be in the operating system's hands on return, so that a run that is
     /// killed loses nothing that it reported.
     fn event(&mut self, event: &Event<'_>) -> Result<(), MetricsError>;

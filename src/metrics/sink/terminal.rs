@@ -73,7 +73,7 @@ impl<W: Write> Plain<W> {
     }
 }
 
-impl<W: Write> Sink for Plain<W> {
+impl<W: Write + Send> Sink for Plain<W> {
     fn event(&mut self, event: &Event<'_>) -> Result<(), MetricsError> {
         match event {
             Event::Start { config, parameters, data_set } => {

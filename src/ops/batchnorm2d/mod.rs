@@ -1,18 +1,21 @@
-//! Batch normalisation over the rows of `x` `[rows, C]`, fused with the shortcut add and the ReLU that follow it.
+//! Batch normalisation over the rows of `x` `[rows, C]`, fused with the shortcut add and the ReLU that follow
+//! it.
 //!
-//! `y = relu?(gamma * (x - mean) * inv_std + beta + shortcut?)` per channel, where in training `mean` and the *biased*
-//! variance are taken over the batch's `rows = N*H*W` values and `inv_std = 1 / sqrt(var + EPS)`; in evaluation the
-//! running statistics stand in. Source: Ioffe and Szegedy, "Batch Normalization" (arXiv 1502.03167); defaults and the
-//! update of the running statistics are PyTorch's `BatchNorm2d`: `running = (1 - MOMENTUM) * running + MOMENTUM * new`
-//! with the *unbiased* variance of the batch. A batch of one row has no unbiased variance (PyTorch refuses to train
-//! on it); here it contributes the biased one, 0. A batch of 0 rows leaves all statistics as they are.
+//! `y = relu?(gamma * (x - mean) * inv_std + beta + shortcut?)` per channel, where in training `mean` and the
+//! *biased* variance are taken over the batch's `rows = N*H*W` values and `inv_std = 1 / sqrt(var + EPS)`; in
+//! evaluation the running statistics stand in. Source: Ioffe and Szegedy, "Batch Normalization" (arXiv
+//! 1502.03167); defaults and the update of the running statistics are PyTorch's `BatchNorm2d`:
+//! `running = (1 - MOMENTUM) * running + MOMENTUM * new` with the *unbiased* variance. A batch of one row has
+//! no unbiased variance (PyTorch refuses to train on it); here it contributes the biased one, 0. A batch of 0
+//! rows leaves all statistics as they are.
 //!
-//! Statistics are summed per tile relative to a pivot (the mean of the tile's first rows) in f32 and merged in f64, so
-//! a large common offset costs no precision: the error of the variance is bounded by a small multiple of its own size.
+//! Statistics are summed per tile relative to a pivot (the mean of the tile's first rows) in f32 and merged
+//! in f64, so a large common offset costs no precision: the error of the variance is bounded by a small
+//! multiple of its own size.
 //!
 //! # Shapes
-//! `x`, `y`, `dy`, `dx`, `shortcut`: `[rows, C]`; `gamma`, `beta`, all means, variances and their gradients: `[C]`.
-//! A length that disagrees panics.
+//! `x`, `y`, `dy`, `dx`, `shortcut`: `[rows, C]`; `gamma`, `beta`, all means, variances and their gradients:
+//! `[C]`. A length that disagrees panics.
 //!
 //! # Example
 //! ```
@@ -178,8 +181,9 @@ pub fn forward_eval(
 
 /// Gradients of [`forward_train`].
 ///
-/// `dy` is the gradient of the output. With a ReLU (`saved.relu_y` given) it is masked in place, to 0 where `y <= 0`;
-/// afterwards it is in either case the gradient of the shortcut too. With 0 rows `dgamma` and `dbeta` become 0.
+/// `dy` is the gradient of the output. With a ReLU (`saved.relu_y` given) it is masked in place, to 0 where
+/// `y <= 0`; afterwards it is in either case the gradient of the shortcut too. With 0 rows `dgamma` and
+/// `dbeta` become 0.
 pub fn backward(
     extent: Extent,
     saved: Saved<'_>,

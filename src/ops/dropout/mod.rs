@@ -2,9 +2,10 @@
 //!
 //! Source: Srivastava et al. 2014, in the inverted form of PyTorch's `Dropout`; evaluation uses no op at all.
 //!
-//! The mask is a function of `(seed, index, position)`, so nothing is stored, `backward` recomputes it and any device
-//! can draw the same one: element `i` uses word `i % 4` of block `i / 4` of `Philox::new(seed, Stream::Dropout, index)`
-//! and is kept if `(word >> 8) as f32 * 2^-24 >= p`. `index` counts draws, for example `step * layers + layer`.
+//! The mask is a function of `(seed, index, position)`, so nothing is stored, `backward` recomputes it and
+//! any device can draw the same one: element `i` uses word `i % 4` of block `i / 4` of `Philox::new(seed,
+//! Stream::Dropout, index)` and is kept if `(word >> 8) as f32 * 2^-24 >= p`. `index` counts draws, for
+//! example `step * layers + layer`.
 //!
 //! # Shapes
 //! Input and output have any shape and equal lengths; unequal ones panic, as does a `p` outside `[0, 1]`.

@@ -1,4 +1,11 @@
 //! Elementwise sums that join the branches of a network.
+//!
+//! # Example
+//! ```
+//! let mut sum = [1.0, 2.0];
+//! scadles::ops::elementwise::add_inplace(&mut sum, &[0.5, 0.25]);
+//! assert_eq!(sum, [1.5, 2.25]);
+//! ```
 
 use super::multiversion::multiversion;
 use rayon::prelude::*;

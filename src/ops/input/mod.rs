@@ -1,7 +1,8 @@
-//! From u8 pixels to normalised f32 input: crop, mirror and `(pixel / 255 - mean) / std`, the first stage of a batch.
+//! From u8 pixels to normalised f32 input: crop, mirror and `(pixel / 255 - mean) / std`, the first stage of
+//! a batch.
 //!
-//! A crop is an offset of at most `crop_pad` pixels in each direction, as torchvision's `RandomCrop(size, padding)`:
-//! what lies outside the image is black, pixel 0 *before* normalisation.
+//! A crop is an offset of at most `crop_pad` pixels in each direction, as torchvision's `RandomCrop(size,
+//! padding)`: what lies outside the image is black, pixel 0 *before* normalisation.
 //!
 //! # Shapes
 //! `pixels_hwc`: `[H, W, C]`, `out`: `[H, W, C]`, C at most 4. A length that disagrees panics.
@@ -19,12 +20,14 @@
 
 use super::multiversion::multiversion;
 use crate::rng::{Philox, Stream};
+pub use crate::shape::ImageShape;
 use rand_core::RngCore;
 
 /// Most channels of an image.
 pub const MAX_CHANNELS: usize = 4;
 
-/// Elements of a row handled at once: whole pixels for each channel count up to [`MAX_CHANNELS`], whole vectors.
+/// Elements of a row handled at once: whole pixels for each channel count up to [`MAX_CHANNELS`], whole
+/// vectors.
 const CHUNK_LEN: usize = 192;
 
 /// Random changes of an image.
@@ -45,24 +48,6 @@ pub struct Normalization<const C: usize = 3> {
     pub std: [f32; C],
 }
 
-/// Extents of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ImageShape {
-    /// Height H.
-    pub h: usize,
-    /// Width W.
-    pub w: usize,
-    /// Channels C, 1 to [`MAX_CHANNELS`].
-    pub c: usize,
-}
-
-impl ImageShape {
-    /// Elements of an image, H * W * C.
-    pub const fn numel(&self) -> usize {
-        self.h * self.w * self.c
-    }
-}
-
 /// Where an image is taken from; the default leaves it as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
@@ -74,11 +59,11 @@ pub struct Placement {
     pub flip: bool,
 }
 
-/// The placement of one sample: a function of `seed` and the sample's `key` (for example epoch and position), so it does
-/// not depend on the thread that prepares it.
+/// The placement of one sample: a function of `seed` and the sample's `key` (for example epoch and position),
+/// so it does not depend on the thread that prepares it.
 ///
-/// Draws from `Philox::new(seed, Stream::Augment, key)`: row offset, column offset, then the lowest bit of a word for
-/// the flip. Each is drawn whether used or not.
+/// Draws from `Philox::new(seed, Stream::Augment, key)`: row offset, column offset, then the lowest bit of a
+/// word for the flip. Each is drawn whether used or not.
 pub fn draw(seed: u64, key: u64, augment: &Augment) -> Placement {
     let mut rng = Philox::new(seed, Stream::Augment, key);
     let offsets = u32::try_from(2 * augment.crop_pad + 1).expect("input: crop_pad is less than 2^31");
@@ -136,23 +121,45 @@ impl Affine {
 multiversion! {
     /// `pixels` is the source row, empty where the crop leaves the image above or below.
     fn write_row(c: usize, pixels: &[u8], affine: &Affine, placement: Placement, out: &mut [f32]) {
-        let width = pixels.len() / c;
         let out_width = out.len() / c;
-        let chunk_width = CHUNK_LEN / c;
         for (chunk, out) in out.chunks_mut(CHUNK_LEN).enumerate() {
+            let first = chunk * (CHUNK_LEN / c);
             let mut source = [0u8; CHUNK_LEN];
-            for (i, target) in source[..out.len()].chunks_exact_mut(c).enumerate() {
-                let column = chunk * chunk_width + i;
-                let column = if placement.flip { out_width - 1 - column } else { column };
-                if let Some(column) = column.checked_add_signed(placement.offset_w).filter(|&w| w < width) {
-                    target.copy_from_slice(&pixels[column * c..][..c]);
-                }
+            let target = &mut source[..out.len()];
+            match (c, placement.flip) {
+                (_, false) => copy_inside(pixels, (first as isize + placement.offset_w) * c as isize, target),
+                (1, true) => copy_mirrored::<1>(pixels, out_width - 1 - first, placement.offset_w, target),
+                (2, true) => copy_mirrored::<2>(pixels, out_width - 1 - first, placement.offset_w, target),
+                (3, true) => copy_mirrored::<3>(pixels, out_width - 1 - first, placement.offset_w, target),
+                _ => copy_mirrored::<4>(pixels, out_width - 1 - first, placement.offset_w, target),
             }
             for (((out, pixel), scale), offset) in
                 out.iter_mut().zip(&source).zip(&affine.scale).zip(&affine.offset)
             {
                 *out = f32::from(*pixel) * scale + offset;
             }
+        }
+    }
+}
+
+/// Copies `target.len()` elements from `start` on; those outside `pixels` stay as they are.
+#[inline(always)]
+fn copy_inside(pixels: &[u8], start: isize, target: &mut [u8]) {
+    let first = start.clamp(0, pixels.len() as isize);
+    let end = (start + target.len() as isize).clamp(first, pixels.len() as isize);
+    if first < end {
+        target[(first - start) as usize..(end - start) as usize]
+            .copy_from_slice(&pixels[first as usize..end as usize]);
+    }
+}
+
+/// Copies pixels from column `last + offset` on leftwards; those outside `pixels` stay as they are.
+#[inline(always)]
+fn copy_mirrored<const C: usize>(pixels: &[u8], last: usize, offset: isize, target: &mut [u8]) {
+    let pixels = pixels.as_chunks::<C>().0;
+    for (i, target) in target.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+        if let Some(pixel) = (last - i).checked_add_signed(offset).and_then(|column| pixels.get(column)) {
+            *target = *pixel;
         }
     }
 }

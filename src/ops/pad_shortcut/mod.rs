@@ -1,11 +1,20 @@
 //! Parameter-free shortcut of the CIFAR ResNets: every `stride`-th pixel, padded with zero channels.
 //!
-//! Option A of He et al., "Deep Residual Learning" (arXiv 1512.03385), section 4.2. Of the `K - C` new channels
-//! `(K - C) / 2`, rounded down, come before the copied ones and the rest after them.
+//! Option A of He et al., "Deep Residual Learning" (arXiv 1512.03385), section 4.2. Of the `K - C` new
+//! channels `(K - C) / 2`, rounded down, come before the copied ones and the rest after them.
 //!
 //! # Shapes
 //! `x`, `dx`: `[N, H, W, C]`; `y`, `dy`: `[N, P, Q, K]` with `P = ceil(H / stride)`, `Q = ceil(W / stride)`.
 //! A length that disagrees panics.
+//!
+//! # Example
+//! ```
+//! use scadles::ops::pad_shortcut::{self, PadShortcutShape};
+//! let shape = PadShortcutShape { c: 1, h: 1, w: 3, k: 3, stride: 2 };
+//! let mut y = [0.0; 6];
+//! pad_shortcut::forward(&shape, 1, &[1.0, 2.0, 3.0], &mut y);
+//! assert_eq!(y, [0.0, 1.0, 0.0, 0.0, 3.0, 0.0]);
+//! ```
 
 use rayon::prelude::*;
 

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 /// Extents of adaptive average pooling without the batch.
 ///
-/// Output `i` of `out` averages the inputs `floor(i * in / out) .. ceil((i + 1) * in / out)`; bins may overlap, and
-/// `out` may be larger than `in`. An output of 1 x 1 is global average pooling.
+/// Output `i` of `out` averages the inputs `floor(i * in / out) .. ceil((i + 1) * in / out)`; bins may
+/// overlap, and `out` may be larger than `in`. An output of 1 x 1 is global average pooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AdaptiveAvgShape {
     /// Channels C.
@@ -41,8 +41,8 @@ impl AdaptiveAvgShape {
     }
 }
 
-/// Indices on the `to` side that share a bin with `index` on the `from` side. The relation is symmetric: it gives the
-/// inputs of an output and the outputs of an input.
+/// Indices on the `to` side that share a bin with `index` on the `from` side. The relation is symmetric: it
+/// gives the inputs of an output and the outputs of an input.
 #[inline(always)]
 fn bin(index: usize, from: usize, to: usize) -> Range<usize> {
     index * to / from..((index + 1) * to).div_ceil(from)

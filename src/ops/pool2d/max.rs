@@ -69,8 +69,8 @@ impl Pool2dShape {
 
 /// Writes the maximum of each window and where in the window, `row * window + column`, it was.
 ///
-/// Of equal maxima the first in that order wins; NaN is greater than any number, and of several NaNs the last wins
-/// (PyTorch's rule). `argmax` feeds [`max_backward`].
+/// Of equal maxima the first in that order wins; NaN is greater than any number, and of several NaNs the last
+/// wins (PyTorch's rule). `argmax` feeds [`max_backward`].
 pub fn max_forward(shape: &Pool2dShape, n: usize, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
     shape.check("forward", n, x.len(), y.len(), argmax.len());
     let (p, row_len) = (shape.p(), shape.q() * shape.c);

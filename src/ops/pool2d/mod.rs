@@ -1,11 +1,23 @@
 //! Max pooling and adaptive average pooling over `[N, H, W, C]`.
 //!
-//! Semantics are PyTorch's `MaxPool2d` (floor mode, no dilation) and `AdaptiveAvgPool2d`. Backward passes gather: each
-//! input gradient is one sum in a fixed order, so overlapping windows do not make results depend on threads.
+//! Semantics are PyTorch's `MaxPool2d` (floor mode, no dilation) and `AdaptiveAvgPool2d`. Backward passes
+//! gather: each input gradient is one sum in a fixed order, so overlapping windows do not make results depend
+//! on threads.
 //!
 //! # Shapes
-//! `x`, `dx`: `[N, H, W, C]`; `y`, `dy`, `argmax`: `[N, P, Q, C]`. A length that disagrees panics, as does a shape whose
-//! windows could miss the image.
+//! `x`, `dx`: `[N, H, W, C]`; `y`, `dy`, `argmax`: `[N, P, Q, C]`. A length that disagrees panics, as does a
+//! shape whose windows could miss the image.
+//!
+//! # Example
+//! ```
+//! use scadles::ops::pool2d::{AdaptiveAvgShape, Pool2dShape, adaptive_avg_forward, max_forward};
+//! let (x, mut y, mut argmax) = ([1.0, 4.0, 2.0, 3.0], [0.0], [0]);
+//! let shape = Pool2dShape { c: 1, h: 2, w: 2, window: 2, stride: 2, pad: 0 };
+//! max_forward(&shape, 1, &x, &mut y, &mut argmax);
+//! assert_eq!((y, argmax), ([4.0], [1]));
+//! adaptive_avg_forward(&AdaptiveAvgShape { c: 1, h: 2, w: 2, out_h: 1, out_w: 1 }, 1, &x, &mut y);
+//! assert_eq!(y, [2.5]);
+//! ```
 
 mod adaptive_avg;
 mod max;

@@ -1,6 +1,14 @@
 //! ReLU in place, `y = max(x, 0)`, and its gradient. The forward pass is usually fused into the op before it.
 //!
 //! NaN passes in both directions, as in PyTorch. Tensors have any shape, contiguous.
+//!
+//! # Example
+//! ```
+//! let (mut y, mut dy) = ([-1.0, 2.0], [5.0, 5.0]);
+//! scadles::ops::relu::forward_inplace(&mut y);
+//! scadles::ops::relu::backward_inplace(&y, &mut dy);
+//! assert_eq!((y, dy), ([0.0, 2.0], [0.0, 5.0]));
+//! ```
 
 use super::elementwise::TILE_LEN;
 use super::multiversion::multiversion;

@@ -51,13 +51,8 @@ multiversion! {
         let mut stats = LossStats::default();
         for (logits, &label) in logits.chunks_exact(classes.max(1)).zip(labels) {
             let max = row_max(logits);
-            let mut sums = [0.0f32; LANES];
-            for part in logits.chunks(LANES) {
-                for (sum, logit) in sums.iter_mut().zip(part) {
-                    *sum += exp_nonpositive(logit - max);
-                }
-            }
-            stats = stats + row_stats(logits, label as usize, max, total(&sums));
+            let sum = row_sum(logits, |logit| exp_nonpositive(logit - max));
+            stats = stats + row_stats(logits, label as usize, max, sum);
         }
         stats
     }
@@ -76,13 +71,7 @@ multiversion! {
             for (dlogit, logit) in dlogits.iter_mut().zip(logits) {
                 *dlogit = exp_nonpositive(logit - max);
             }
-            let mut sums = [0.0f32; LANES];
-            for part in dlogits.chunks(LANES) {
-                for (sum, exp) in sums.iter_mut().zip(part) {
-                    *sum += exp;
-                }
-            }
-            let sum = total(&sums);
+            let sum = row_sum(dlogits, |exp| exp);
             let factor = (f64::from(scale) / sum) as f32;
             dlogits.iter_mut().for_each(|dlogit| *dlogit *= factor);
             dlogits[label as usize] -= scale;
@@ -92,19 +81,32 @@ multiversion! {
     }
 }
 
+/// Greatest logit that is not NaN.
 #[inline(always)]
 fn row_max(logits: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    for part in logits.chunks(LANES) {
-        for (lane, logit) in lanes.iter_mut().zip(part) {
-            *lane = if *logit > *lane { *logit } else { *lane };
-        }
+    let (parts, rest) = logits.as_chunks::<LANES>();
+    for part in parts {
+        lanes.iter_mut().zip(part).for_each(|(lane, logit)| *lane = greater(*lane, *logit));
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    lanes.iter_mut().zip(rest).for_each(|(lane, logit)| *lane = greater(*lane, *logit));
+    lanes.into_iter().fold(f32::NEG_INFINITY, greater)
 }
 
 #[inline(always)]
-fn total(sums: &[f32; LANES]) -> f64 {
+fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// Sum of `term` over the row: f32 in lanes, the lanes in f64.
+#[inline(always)]
+fn row_sum(row: &[f32], term: impl Fn(f32) -> f32) -> f64 {
+    let mut sums = [0.0f32; LANES];
+    let (parts, rest) = row.as_chunks::<LANES>();
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += term(*value));
+    }
+    sums.iter_mut().zip(rest).for_each(|(sum, value)| *sum += term(*value));
     sums.iter().map(|&sum| f64::from(sum)).sum()
 }
 
@@ -122,8 +124,8 @@ fn row_stats(logits: &[f32], label: usize, max: f32, sum: f64) -> LossStats {
     }
 }
 
-/// `exp(x)` for `x <= 0`, within 2 units in the last place; below -87.3, where the result leaves the normal range, 0;
-/// NaN stays NaN. The reduction `x = k ln 2 + r` and the polynomial are those of Cephes' `expf`.
+/// `exp(x)` for `x <= 0`, within 2 units in the last place; below -87.3, where the result leaves the normal
+/// range, 0; NaN stays NaN. The reduction `x = k ln 2 + r` and the polynomial are those of Cephes' `expf`.
 #[inline(always)]
 fn exp_nonpositive(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, held in the low bits

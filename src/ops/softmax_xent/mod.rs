@@ -1,8 +1,9 @@
-//! Softmax cross-entropy of logits `[N, classes]` against labels `[N]`: loss, accuracy and gradient in one pass.
+//! Softmax cross-entropy of logits `[N, classes]` against labels `[N]`: loss, accuracy and gradient in one
+//! pass.
 //!
-//! Per row `loss = ln(sum(exp(logits))) - logits[label]`, taken relative to the row's maximum. The gradient is that of
-//! the *mean* loss, `dlogits = (softmax(logits) - onehot(label)) / N`; [`LossStats`] holds *sums*, so that batches
-//! of different sizes add up. Loss sums are f64 in an order fixed by N alone.
+//! Per row `loss = ln(sum(exp(logits))) - logits[label]`, taken relative to the row's maximum. The gradient
+//! is that of the *mean* loss, `dlogits = (softmax(logits) - onehot(label)) / N`; [`LossStats`] holds *sums*,
+//! so that batches of different sizes add up. Loss sums are f64 in an order fixed by N alone.
 //!
 //! # Errors
 //! A label that is no class, see [`LabelError`]; nothing is written then. Slice lengths that disagree panic.
@@ -43,7 +44,10 @@ impl std::ops::Add for LossStats {
 
 /// A label outside `0..classes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("label {label} of row {row} is not a class: the network has {classes} classes, labels are 0 to {}", classes.saturating_sub(1))]
+#[error(
+    "label {label} of row {row} is not a class: the network has {classes} classes, labels are 0 to {}",
+    classes.saturating_sub(1)
+)]
 pub struct LabelError {
     /// First row with such a label.
     pub row: usize,
@@ -53,8 +57,8 @@ pub struct LabelError {
     pub classes: usize,
 }
 
-/// Loss and accuracy. A row counts as top-k if fewer than k logits rank before the label's: greater ones, equal ones of
-/// lower classes, and NaN. A label whose own logit is NaN counts as wrong.
+/// Loss and accuracy. A row counts as top-k if fewer than k logits rank before the label's: greater ones,
+/// equal ones of lower classes, and NaN. A label whose own logit is NaN counts as wrong.
 pub fn forward(n: usize, classes: usize, logits: &[f32], labels: &[u32]) -> Result<LossStats, LabelError> {
     check(n, classes, logits, labels)?;
     Ok(cpu::forward(classes, logits, labels))

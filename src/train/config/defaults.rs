@@ -57,13 +57,14 @@ impl Default for ClusterConfig {
             link: LinkConfig::default(),
             compute: ComputeConfig::K80,
             device: DeviceKind::Cpu,
+            wait_limit_s: 600.0,
         }
     }
 }
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.6 }
+        Self { bandwidth_mbit_s: 5000.0, latency_ms: 0.5, efficiency: 0.65 }
     }
 }
 

@@ -98,6 +98,7 @@ const CLUSTER: &[Field] = &[
     field("link", Kind::Table(LINK)),
     field("compute", Kind::Tagged(COMPUTE)),
     field("device", Kind::Choice(&["cpu", "cuda"])),
+    field("wait-limit-s", Kind::Number),
 ];
 
 const ARRIVALS: &[Variant] = &[

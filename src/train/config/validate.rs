@@ -128,7 +128,7 @@ impl RunConfig {
             }
             RatesConfig::Named(_) => {}
             RatesConfig::List(rates) => {
-                per_device("cluster.rates", rates.len(), cluster.devices, false)?;
+                per_device("cluster.rates", rates.len(), cluster.devices, true)?;
                 for (i, &rate) in rates.iter().enumerate() {
                     if !(rate > 0.0 && rate <= 1e6) {
                         let expected = "above 0 and at most 1000000 samples/s";
@@ -156,6 +156,7 @@ impl RunConfig {
         above_zero("cluster.link.bandwidth-mbit-s", cluster.link.bandwidth_mbit_s)?;
         not_negative("cluster.link.latency-ms", cluster.link.latency_ms)?;
         positive_share("cluster.link.efficiency", cluster.link.efficiency)?;
+        above_zero("cluster.wait-limit-s", cluster.wait_limit_s)?;
         match &cluster.compute {
             ComputeConfig::K80 => Ok(()),
             ComputeConfig::Measured { slowdown } => above_zero("cluster.compute.slowdown", *slowdown),

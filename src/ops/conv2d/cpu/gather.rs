@@ -125,6 +125,22 @@ impl Gather {
         self.depth() * self.c_out.next_multiple_of(CHANNEL_ROUND)
     }
 
+    /// Float offset of an input pixel, which may lie in the padding.
+    #[inline(always)]
+    pub fn input_offset(&self, image: usize, row: isize, col: isize) -> isize {
+        ((image * self.rows.input) as isize + row)
+            .wrapping_mul(self.cols.input as isize)
+            .wrapping_add(col)
+            .wrapping_mul(self.c_in as isize)
+    }
+
+    /// Float offset of the output of a grid pixel.
+    #[inline(always)]
+    pub fn output_offset(&self, image: usize, row: usize, col: usize) -> usize {
+        let row = image * self.rows.output + self.rows.out_first + row * self.rows.out_step;
+        (row * self.cols.output + self.cols.out_first + col * self.cols.out_step) * self.c_out
+    }
+
     /// Grid pixels of one image.
     pub fn grid_len(&self) -> usize {
         self.rows.grid * self.cols.grid

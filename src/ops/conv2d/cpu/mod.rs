@@ -9,6 +9,7 @@ mod pack;
 mod patch;
 mod pixels;
 mod product;
+mod segments;
 mod tile;
 mod wgrad;
 mod wgrad_tile;

@@ -17,17 +17,33 @@ pub(super) const fn panel_width(level: SimdLevel) -> usize {
     }
 }
 
+/// Input channels that `fprop` packs at a time: one cache line of the filter.
+const PACK_CHANNELS: usize = 16;
+
 /// Packs for `fprop`: output channel k, input channel c.
 pub(super) fn fprop(level: SimdLevel, shape: &Conv2dShape, filter: &[f32], packed: &mut [f32]) {
     let gather = Gather::fprop(shape);
     let taps = shape.r * shape.s;
     panels(level, &gather, packed).for_each(|(k_first, width, panel)| {
         let channels = width.min(shape.k - k_first);
-        for (row, lane) in panel.chunks_exact_mut(width).enumerate() {
-            let (tap, c) = (row / shape.c, row % shape.c);
-            for (j, value) in lane.iter_mut().enumerate() {
-                let index = ((k_first + j) * taps + tap) * shape.c + c;
-                *value = if j < channels { filter[index] } else { 0.0 };
+        // A few input channels at a time: a line of the filter is used up while the panel's rows stay in cache.
+        for tap in 0..taps {
+            let rows = &mut panel[tap * shape.c * width..][..shape.c * width];
+            for (block, rows) in rows.chunks_mut(PACK_CHANNELS * width).enumerate() {
+                let c_first = block * PACK_CHANNELS;
+                let count = rows.len() / width;
+                for j in 0..width {
+                    if j < channels {
+                        let first = ((k_first + j) * taps + tap) * shape.c + c_first;
+                        for (row, &value) in filter[first..first + count].iter().enumerate() {
+                            rows[row * width + j] = value;
+                        }
+                    } else {
+                        for row in 0..count {
+                            rows[row * width + j] = 0.0;
+                        }
+                    }
+                }
             }
         }
     });

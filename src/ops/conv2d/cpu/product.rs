@@ -2,7 +2,7 @@
 
 use super::gather::Gather;
 use super::pack::{panel_width, width_at};
-use super::patch::{self, Patch};
+use super::patch::{self, Patches};
 use super::pixels::{PixelOrder, Pixels};
 use super::tile::{Ends, Run, tile};
 use crate::ops::simd::SimdLevel;
@@ -137,9 +137,10 @@ unsafe fn unit<V: Lanes, const MR: usize, const NV: usize>(
     output: *mut f32,
 ) {
     let gather = product.gather;
+    let input = product.input.as_ptr();
     let order = PixelOrder::choose(gather, product.n, MR);
     let in_patches = patch::suits(gather);
-    let mut patch = Patch::<MR>::new();
+    let mut patches = Patches::<MR>::new();
     let mut runs = [Run { inputs: [std::ptr::null(); MR], panel_row: 0 }; MAX_RUNS];
     for first in rows.clone().step_by(MR) {
         let pixels = Pixels::<MR>::locate(gather, product.n, order, first..rows.end.min(first + MR));
@@ -149,12 +150,13 @@ unsafe fn unit<V: Lanes, const MR: usize, const NV: usize>(
         loop {
             let (run_len, count);
             if in_patches {
-                runs[0] = patch.fill(gather, &pixels, product.input);
+                // SAFETY: `V`'s instructions are available and the input fits the gather.
+                runs[0] = unsafe { patches.fill::<V>(gather, &pixels, product.input) };
                 (run_len, count, tap) = (gather.depth(), 1, taps);
             } else {
                 run_len = (gather.c_in - channel).min(MAX_RUN_LEN);
                 let until = taps.min(tap + MAX_RUNS);
-                count = pixels.runs(gather, product.input, &ZEROS, tap..until, channel, &mut runs);
+                count = pixels.runs(gather, input, ZEROS.as_ptr(), tap..until, channel, &mut runs);
                 tap = until;
             }
             let last_channels = in_patches || channel + run_len == gather.c_in;

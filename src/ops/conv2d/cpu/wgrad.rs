@@ -5,8 +5,8 @@
 //! of the patch is a row of the filter.
 
 use super::gather::Gather;
-use super::patch;
-use super::pixels::{PixelOrder, Pixels};
+use super::patch::{self, copy_floats};
+use super::segments::{GROUP_PIXELS, Rows, Segments};
 use super::wgrad_tile::{Block, PixelPair, wgrad_tile};
 use crate::ops::simd::SimdLevel;
 use crate::ops::simd::lanes::{Array8, Lanes};
@@ -15,9 +15,6 @@ use crate::ops::simd::lanes::{M256, M512};
 use crate::shape::Conv2dShape;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Pixels whose addresses are computed ahead of the microkernel.
-const GROUP_PIXELS: usize = 128;
 
 /// Output channels and input channels of one block: with a group of pixels they should stay in the L2 cache.
 const BLOCK_CHANNELS: usize = 64;
@@ -28,8 +25,14 @@ const TARGET_UNITS: usize = 32;
 /// Multiply-accumulates that are worth a chunk of their own.
 const CHUNK_MACS: usize = 2_000_000;
 
-/// Floats of all patches of a group of pixels.
-const PATCH_FLOATS: usize = 12 * 1024;
+/// Floats of the copied inputs or patches of a group of pixels.
+const INPUT_FLOATS: usize = GROUP_PIXELS * BLOCK_CHANNELS;
+
+/// Floats of the copied output gradients of a group of pixels.
+const GRADIENT_FLOATS: usize = GROUP_PIXELS * BLOCK_CHANNELS;
+
+/// Channels of a tensor from which a block's rows are copied together before they are used.
+const COPY_CHANNELS: usize = 256;
 
 /// Floats that one task adds up when partial sums are joined.
 const JOIN_FLOATS: usize = 4096;
@@ -39,6 +42,10 @@ pub(super) struct Plan {
     gather: Gather,
     n: usize,
     in_patches: bool,
+    /// Copy the block's part of x, and of dy, for each group of pixels.
+    copy_inputs: bool,
+    /// See `copy_inputs`.
+    copy_gradients: bool,
     /// Taps summed separately, and columns of the filter under each.
     taps: usize,
     columns: usize,
@@ -59,7 +66,20 @@ impl Plan {
         let group = GROUP_PIXELS;
         let chunk_pixels = pixels.div_ceil(most).next_multiple_of(group).max(group);
         let chunks = pixels.div_ceil(chunk_pixels);
-        Self { gather, n, in_patches, taps, columns, column_block, chunks, chunk_pixels }
+        let copy_inputs = !in_patches && gather.c_in >= COPY_CHANNELS;
+        let copy_gradients = gather.c_out >= COPY_CHANNELS;
+        Self {
+            gather,
+            n,
+            in_patches,
+            copy_inputs,
+            copy_gradients,
+            taps,
+            columns,
+            column_block,
+            chunks,
+            chunk_pixels,
+        }
     }
 
     /// Floats of scratch.
@@ -200,24 +220,53 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
     dy: &[f32],
 ) {
     let gather = &plan.gather;
-    let mut patches = [0.0f32; PATCH_FLOATS];
-    let group = if plan.in_patches { GROUP_PIXELS.min(PATCH_FLOATS / plan.columns) } else { GROUP_PIXELS };
+    let mut inputs = [0.0f32; INPUT_FLOATS];
+    let mut gradients = [0.0f32; GRADIENT_FLOATS];
     let mut pairs = [PixelPair { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
+    let group = if plan.in_patches { GROUP_PIXELS.min(INPUT_FLOATS / plan.columns) } else { GROUP_PIXELS };
     for first in unit.pixels.clone().step_by(group) {
         let range = first..unit.pixels.end.min(first + group);
-        let pixels = Pixels::<GROUP_PIXELS>::locate(gather, plan.n, PixelOrder::GridInner, range);
+        let pixels = range.len();
         let accumulate = first > unit.pixels.start;
+        let mut dy = Rows { first: dy[first * gather.c_out..].as_ptr(), pitch: gather.c_out };
+        if plan.copy_gradients {
+            // The block's channels alone, so that rows whose pitch is a large power of two do not share cache sets.
+            for pixel in 0..pixels {
+                let from = dy.first.wrapping_add(pixel * dy.pitch + unit.k.start);
+                // SAFETY: a block has at most BLOCK_CHANNELS channels and a group GROUP_PIXELS pixels.
+                unsafe {
+                    let to = gradients.as_mut_ptr().add(pixel * BLOCK_CHANNELS);
+                    copy_floats::<V>(from, to, unit.k.len());
+                }
+            }
+            dy = Rows { first: gradients.as_ptr().wrapping_sub(unit.k.start), pitch: BLOCK_CHANNELS };
+        }
+        let segments = Segments::new(gather, range);
         for tap in 0..plan.taps {
             let count = if plan.in_patches {
-                let length = pixels.count * plan.columns;
-                for (i, patch) in patches[..length].chunks_exact_mut(plan.columns).enumerate() {
-                    patch::copy(gather, &pixels, i, x, patch);
-                    pairs[i] = PixelPair { x: patch.as_ptr(), dy: dy[pixels.outputs[i]..].as_ptr() };
+                for (i, corner) in segments.corners(gather).enumerate() {
+                    // SAFETY: `group` patches of `plan.columns` floats fit into the buffer.
+                    unsafe {
+                        let patch = inputs.as_mut_ptr().add(i * plan.columns);
+                        patch::copy::<V>(gather, corner, x.as_ptr(), patch);
+                        pairs[i] = PixelPair { x: patch, dy: dy.first.wrapping_add(i * dy.pitch) };
+                    }
                 }
-                pixels.count
+                pixels
             } else {
-                pixel_pairs(gather, &pixels, tap, x, dy, &mut pairs)
+                let tap = (tap / gather.cols.taps, tap % gather.cols.taps);
+                segments.pairs(gather, tap, x.as_ptr(), dy, &mut pairs)
             };
+            if plan.copy_inputs {
+                for (i, pair) in pairs[..count].iter_mut().enumerate() {
+                    // SAFETY: as for the gradients.
+                    unsafe {
+                        let to = inputs.as_mut_ptr().add(i * BLOCK_CHANNELS);
+                        copy_floats::<V>(pair.x.add(unit.columns.start), to, unit.columns.len());
+                        pair.x = to.wrapping_sub(unit.columns.start);
+                    }
+                }
+            }
             let row_pitch = plan.taps * plan.columns;
             let mut block = Block {
                 column: unit.columns.start,
@@ -243,28 +292,6 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
             }
         }
     }
-}
-
-/// The pixels of a group that have an input under `tap`; returns their number.
-#[inline(always)]
-fn pixel_pairs(
-    gather: &Gather,
-    pixels: &Pixels<GROUP_PIXELS>,
-    tap: usize,
-    x: &[f32],
-    dy: &[f32],
-    pairs: &mut [PixelPair; GROUP_PIXELS],
-) -> usize {
-    let mut count = 0;
-    for i in 0..pixels.count {
-        let input = pixels.input(gather, i, tap / gather.cols.taps, tap % gather.cols.taps);
-        pairs[count] = PixelPair {
-            x: x.as_ptr().wrapping_add(input.unwrap_or(0)),
-            dy: dy.as_ptr().wrapping_add(pixels.outputs[i]),
-        };
-        count += usize::from(input.is_some());
-    }
-    count
 }
 
 /// Tiles of `KB` output channels from `block.k` to `k_end`, the rest in tiles of 4, 2 and 1.

@@ -1,0 +1,107 @@
+//! One pass that writes the kept elements into a payload and leaves in the vector exactly what was not sent.
+
+use super::coding::{Assembly, BlockWriter, Coding, Values, block_len_bound, payload_len_bound};
+use super::plan::{BLOCK_LEN, Plan};
+use super::topk::Selection;
+use rayon::prelude::*;
+
+/// Size of a written payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PayloadInfo {
+    /// Bytes, header included.
+    pub bytes: u64,
+    /// Kept elements.
+    pub elements: usize,
+}
+
+/// What a device knows about elements beside their value.
+pub(super) enum Companion<'a> {
+    /// Nothing.
+    None,
+    /// A vector that becomes 0 wherever an element is sent (momentum factor masking).
+    Masked(&'a mut [f32]),
+}
+
+/// Most bytes that [`pack`] writes for this selection: no pass over memory, at most 1 % above the real number for
+/// payloads of a percent of the vector or more.
+pub(super) fn payload_bytes_bound(plan: &Plan, selection: &Selection, coding: Coding) -> u64 {
+    payload_len_bound(&block_bounds(plan, selection, coding)) as u64
+}
+
+/// Bytes of a payload that keeps nothing.
+pub(super) fn empty_payload(plan: &Plan, coding: Coding, out: &mut Vec<u8>) -> PayloadInfo {
+    Assembly::new(out, Vec::new()).finish(plan.numel(), coding.values, &[]);
+    PayloadInfo { bytes: out.len() as u64, elements: 0 }
+}
+
+/// Writes the selected elements of `acc` to `out`, replacing its content, and subtracts from `acc` the values that a
+/// receiver decodes. With `drop_remainder` the rest of `acc` becomes 0 too.
+pub(super) fn pack(
+    plan: &Plan,
+    selection: &Selection,
+    acc: &mut [f32],
+    companion: Companion,
+    drop_remainder: bool,
+    coding: Coding,
+    out: &mut Vec<u8>,
+) -> PayloadInfo {
+    let mut assembly = Assembly::new(out, block_bounds(plan, selection, coding));
+    let masks: Vec<Option<&mut [f32]>> = match companion {
+        Companion::Masked(mask) => mask.chunks_mut(BLOCK_LEN).map(Some).collect(),
+        Companion::None => plan.block_tiles.iter().map(|_| None).collect(),
+    };
+    let blocks: Vec<_> = acc.chunks_mut(BLOCK_LEN).zip(masks).zip(assembly.rooms()).collect();
+    let room_for_positions = || vec![0u16; BLOCK_LEN];
+    let write = |positions: &mut Vec<u16>,
+                 (i, ((acc, mask), room)): (usize, ((&mut [f32], _), &mut [u8]))| {
+        let count = gather_block(plan, selection, i, acc, positions);
+        let writer = BlockWriter { coding, len: acc.len() };
+        let head = writer.write(&positions[..count], &mut Remainder { acc: &mut *acc, mask }, room);
+        if drop_remainder {
+            acc.fill(0.0);
+        }
+        head
+    };
+    let heads: Vec<_> = blocks.into_par_iter().enumerate().map_init(room_for_positions, write).collect();
+    assembly.finish(plan.numel(), coding.values, &heads);
+    PayloadInfo { bytes: out.len() as u64, elements: selection.num_kept() }
+}
+
+/// Positions kept of block `i`, ascending, to the front of `positions`; returns their number.
+fn gather_block(plan: &Plan, selection: &Selection, i: usize, block: &[f32], positions: &mut [u16]) -> usize {
+    let mut count = 0;
+    for tile in plan.block_tiles[i].clone() {
+        let (range, cut) = (&plan.tiles[tile].range, &selection.cuts[tile]);
+        let offset = range.start - i * BLOCK_LEN;
+        if cut.kept > 0 {
+            count += cut.gather(&block[offset..offset + range.len()], offset, &mut positions[count..]);
+        }
+    }
+    count
+}
+
+fn block_bounds(plan: &Plan, selection: &Selection, coding: Coding) -> Vec<usize> {
+    let bound = |(i, tiles): (usize, &std::ops::Range<usize>)| {
+        let kept = selection.cuts[tiles.clone()].iter().map(|cut| cut.kept).sum();
+        block_len_bound((plan.numel() - i * BLOCK_LEN).min(BLOCK_LEN), kept, coding)
+    };
+    plan.block_tiles.iter().enumerate().map(bound).collect()
+}
+
+struct Remainder<'a> {
+    acc: &'a mut [f32],
+    mask: Option<&'a mut [f32]>,
+}
+
+impl Values for Remainder<'_> {
+    #[inline(always)]
+    fn send(&mut self, position: usize, round: impl Fn(f32) -> f32) -> f32 {
+        let sent = round(self.acc[position]);
+        // Exact: both have the same exponent or differ by one, so the difference has no more than 24 bits.
+        self.acc[position] -= sent;
+        if let Some(mask) = &mut self.mask {
+            mask[position] = 0.0;
+        }
+        sent
+    }
+}

@@ -1,0 +1,241 @@
+//! From the gradients of all devices to one: dense, or top-k with error feedback behind the gate, or DGC.
+
+use crate::aggregate::{Collective, add_scaled, choose_collective};
+use crate::cluster::link::all_reduce_sent_bytes;
+use crate::comm::{Communicator, Traffic};
+use crate::compress::coding::decode_add;
+use crate::compress::dgc::DgcCompressor;
+use crate::compress::{CompressError, Decision, DeviceCompressor, Gate, PayloadInfo, Plan, Vote, decide};
+use crate::error::Result;
+use crate::train::config::{CompressionConfig, GateConfig, RunConfig, TopKScope};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a step's exchange did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct ExchangeReport {
+    pub compressed: bool,
+    pub votes: u64,
+    pub gate_value: f64,
+    pub sent_elements: u64,
+    pub dense_bytes: u64,
+    pub traffic: Traffic,
+}
+
+/// The part of a device that holds back what is not sent.
+trait Sender: Send {
+    fn payload_bytes_bound(&self) -> u64;
+    fn encode_sparse(&mut self, payload: &mut Vec<u8>) -> PayloadInfo;
+    fn dense(&self) -> Option<&[f32]>;
+    fn finish_dense(&mut self);
+}
+
+macro_rules! forward_sender {
+    ($type:ty) => {
+        impl Sender for $type {
+            fn payload_bytes_bound(&self) -> u64 {
+                self.payload_bytes_bound()
+            }
+            fn encode_sparse(&mut self, payload: &mut Vec<u8>) -> PayloadInfo {
+                self.encode_sparse(payload)
+            }
+            fn dense(&self) -> Option<&[f32]> {
+                self.dense()
+            }
+            fn finish_dense(&mut self) {
+                self.finish_dense();
+            }
+        }
+    };
+}
+forward_sender!(DeviceCompressor);
+forward_sender!(DgcCompressor);
+
+/// One state per hosted device.
+pub(crate) enum GradientExchange {
+    Dense,
+    TopK {
+        devices: Vec<DeviceCompressor>,
+        gates: Vec<Gate>,
+        config: GateConfig,
+        values: Vec<f64>,
+        payloads: Payloads,
+    },
+    Dgc {
+        devices: Vec<DgcCompressor>,
+        payloads: Payloads,
+    },
+}
+
+/// Reused from step to step.
+#[derive(Default)]
+pub(crate) struct Payloads {
+    blocks: Vec<Vec<u8>>,
+}
+
+impl GradientExchange {
+    /// The exchange that `config` describes, for `hosted` of `world_size` devices and a gradient cut into `layers`.
+    pub fn new(
+        config: &RunConfig,
+        numel: usize,
+        layers: &[Range<usize>],
+        hosted: usize,
+        world_size: usize,
+    ) -> std::result::Result<Self, CompressError> {
+        let plan = |scope| Plan::new(numel, layers, scope).map(Arc::new);
+        let payloads = Payloads { blocks: vec![Vec::new(); hosted] };
+        Ok(match &config.compression {
+            CompressionConfig::None => Self::Dense,
+            CompressionConfig::TopK(top_k) => {
+                let plan = plan(top_k.scope)?;
+                Self::TopK {
+                    devices: (0..hosted)
+                        .map(|_| DeviceCompressor::new(Arc::clone(&plan), top_k))
+                        .collect::<std::result::Result<_, CompressError>>()?,
+                    gates: vec![Gate::new(top_k.gate); hosted],
+                    config: top_k.gate,
+                    values: vec![0.0; hosted],
+                    payloads,
+                }
+            }
+            CompressionConfig::Dgc(dgc) => {
+                let plan = plan(TopKScope::Layer)?;
+                let momentum = config.optimizer.momentum;
+                Self::Dgc {
+                    devices: (0..hosted)
+                        .map(|_| DgcCompressor::new(Arc::clone(&plan), dgc, momentum, world_size))
+                        .collect::<std::result::Result<_, CompressError>>()?,
+                    payloads,
+                }
+            }
+        })
+    }
+
+    /// Takes the gradient of the hosted device number `device`. `sum` starts a step as zeros; `progress` is the share
+    /// of the run that is done.
+    pub fn contribute(
+        &mut self,
+        device: usize,
+        grad: &[f32],
+        agg_weight: f64,
+        progress: f64,
+        sum: &mut [f32],
+    ) -> Result<()> {
+        match self {
+            Self::Dense => add_scaled(device, grad, agg_weight as f32, sum)?,
+            Self::TopK { devices, gates, values, .. } => {
+                let norms = devices[device].accumulate(grad, agg_weight as f32)?;
+                values[device] = norms.map_or(0.0, |norms| gates[device].observe(&norms));
+            }
+            Self::Dgc { devices, .. } => {
+                devices[device].accumulate(grad, agg_weight as f32, progress)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the step: `sum` becomes the aggregated gradient on every process. `weights` has one entry per rank.
+    pub fn finish(
+        &mut self,
+        weights: &[f64],
+        comm: &mut dyn Communicator,
+        sum: &mut [f32],
+    ) -> Result<ExchangeReport> {
+        let mut report = ExchangeReport {
+            dense_bytes: all_reduce_sent_bytes(size_of_val(sum) as u64, comm.world_size()),
+            ..ExchangeReport::default()
+        };
+        match self {
+            Self::Dense => {
+                report.traffic = comm.all_reduce_sum(sum)?;
+                report.sent_elements = (sum.len() * comm.world_size()) as u64;
+            }
+            Self::TopK { devices, config, values, payloads, .. } => {
+                let mut all_values = vec![0.0; comm.world_size()];
+                report.traffic = comm.all_gather_scalars(values, &mut all_values)?;
+                let votes: Vec<Vote> = (all_values.iter().zip(weights))
+                    .map(|(&value, &agg_weight)| Vote { value, agg_weight })
+                    .collect();
+                report.votes = votes.iter().filter(|vote| votes_to_compress(config, vote)).count() as u64;
+                report.gate_value = all_values.iter().copied().fold(0.0, f64::max);
+                if decide(config, &votes) == Decision::Compressed {
+                    send_smallest(devices, payloads, comm, sum, &mut report)?;
+                } else {
+                    send_dense(devices, comm, sum, &mut report)?;
+                }
+            }
+            Self::Dgc { devices, payloads } => send_smallest(devices, payloads, comm, sum, &mut report)?,
+        }
+        Ok(report)
+    }
+
+    /// A pass over the data set is done: the gate of the reference code forgets what it has seen.
+    pub fn start_epoch(&mut self) {
+        if let Self::TopK { gates, .. } = self {
+            gates.iter_mut().for_each(Gate::start_epoch);
+        }
+    }
+}
+
+fn votes_to_compress(config: &GateConfig, vote: &Vote) -> bool {
+    vote.agg_weight > 0.0
+        && match *config {
+            GateConfig::Always => true,
+            GateConfig::Paper { delta, .. } | GateConfig::Reference { delta } => vote.value <= delta,
+        }
+}
+
+/// Compressed payloads, unless gathering them moves more bytes than the dense sum.
+fn send_smallest<S: Sender>(
+    devices: &mut [S],
+    payloads: &mut Payloads,
+    comm: &mut dyn Communicator,
+    sum: &mut [f32],
+    report: &mut ExchangeReport,
+) -> Result<()> {
+    let bounds: Vec<f64> = devices.iter().map(|device| device.payload_bytes_bound() as f64).collect();
+    let mut all_bounds = vec![0.0; comm.world_size()];
+    report.traffic += comm.all_gather_scalars(&bounds, &mut all_bounds)?;
+    let all_bounds: Vec<u64> = all_bounds.into_iter().map(|bytes| bytes as u64).collect();
+    match choose_collective(&all_bounds, sum.len()) {
+        Collective::DenseAllReduce => send_dense(devices, comm, sum, report),
+        Collective::SparseAllGather => send_sparse(devices, payloads, comm, sum, report),
+    }
+}
+
+fn send_sparse<S: Sender>(
+    devices: &mut [S],
+    payloads: &mut Payloads,
+    comm: &mut dyn Communicator,
+    sum: &mut [f32],
+    report: &mut ExchangeReport,
+) -> Result<()> {
+    for (device, block) in devices.iter_mut().zip(&mut payloads.blocks) {
+        report.sent_elements += device.encode_sparse(block).elements as u64;
+    }
+    let mut decoded = Ok(());
+    report.traffic += comm.all_gather_bytes(&payloads.blocks, &mut |_, block| {
+        if decoded.is_ok() {
+            decoded = decode_add(block, sum);
+        }
+    })?;
+    report.compressed = true;
+    Ok(decoded?)
+}
+
+fn send_dense<S: Sender>(
+    devices: &mut [S],
+    comm: &mut dyn Communicator,
+    sum: &mut [f32],
+    report: &mut ExchangeReport,
+) -> Result<()> {
+    for (rank, device) in devices.iter_mut().enumerate() {
+        if let Some(gradient) = device.dense() {
+            add_scaled(rank, gradient, 1.0, sum)?;
+        }
+        device.finish_dense();
+    }
+    report.traffic += comm.all_reduce_sum(sum)?;
+    report.sent_elements = (sum.len() * comm.world_size()) as u64;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! From a configuration to everything a run needs: data, streams, network, devices.
+
+use super::batch::largest_batch;
+use super::gather::{BatchRule, InputRule};
+use super::injection::Injection;
+use super::local_device::{DeviceBatch, LocalDevice};
+use crate::cluster::device_profile::NetworkCost;
+use crate::cluster::{Clock, DeviceProfile};
+use crate::data::{self, DataSets, Dataset};
+use crate::error::{Error, Result};
+use crate::models::{self, ModelSpec};
+use crate::nn::{DropoutSeed, Executor, Op, Plan};
+use crate::ops::input::{Augment, Normalization};
+use crate::stream::rates::RateModel;
+use crate::stream::source::{ReplaySource, Samples};
+use crate::stream::{DeviceStream, LiveOptions, LiveStream, StreamError, VirtualStream};
+use crate::train::config::RunConfig;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Padding of the random crop, as usual for CIFAR.
+const CROP_PAD: usize = 4;
+/// Images of the two steps that measure this machine's speed.
+const MEASURED_BATCHES: (usize, usize) = (8, 64);
+
+impl Samples for Dataset {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn pixel_bytes(&self) -> usize {
+        self.shape().numel()
+    }
+
+    fn pixels(&self, index: u32) -> &[u8] {
+        self.image(index as usize)
+    }
+
+    fn label(&self, index: u32) -> u32 {
+        self.label(index as usize)
+    }
+}
+
+/// The data set that the configuration names.
+pub(crate) fn load_data(config: &RunConfig) -> Result<DataSets> {
+    Ok(match &config.data.dir {
+        Some(dir) => data::load(dir)?,
+        None => data::embedded(config.seed, config.data.embedded_train, config.data.embedded_test),
+    })
+}
+
+/// The network's plan for the largest batch of the cluster.
+pub(crate) fn plan_network(config: &RunConfig, data: &DataSets, rates: &[f64]) -> Result<Plan> {
+    let found = data.train.classes();
+    let classes = if config.model.classes == 0 { found } else { config.model.classes };
+    if classes < found {
+        return Err(Error::Classes { data_set: data.name.to_string(), found, classes });
+    }
+    let spec = ModelSpec {
+        name: config.model.name.clone(),
+        stem: config.model.stem,
+        classes,
+        width: config.model.width,
+        image: data.train.shape(),
+    };
+    let own = largest_batch(&config.batch, &config.cluster.arrivals, rates);
+    let injection = Injection::new(config.injection, config.seed, config.cluster.devices);
+    Ok(models::plan(&spec, injection.largest_batch(own))?)
+}
+
+/// How batches are sized.
+pub(crate) fn batch_rule(config: &RunConfig, max_batch: usize) -> BatchRule {
+    BatchRule {
+        config: config.batch,
+        injection: Injection::new(config.injection, config.seed, config.cluster.devices),
+        wait_limit: Duration::from_secs_f64(config.cluster.wait_limit_s),
+        max_batch,
+    }
+}
+
+/// How pixels become a batch.
+pub(crate) fn input_rule(config: &RunConfig, train: &Dataset) -> InputRule {
+    let crop_pad = if config.data.augment { CROP_PAD } else { 0 };
+    InputRule {
+        image: train.shape(),
+        normalization: normalization(train),
+        augment: Augment { crop_pad, flip: config.data.augment },
+        seed: config.seed,
+    }
+}
+
+fn normalization(train: &Dataset) -> Normalization {
+    let measured = train.normalization();
+    let channels = |values: &[f32]| std::array::from_fn(|channel| values[channel]);
+    Normalization { mean: channels(&measured.mean), std: channels(&measured.std) }
+}
+
+/// The devices, each with its share of the data at its rate.
+pub(crate) fn devices(
+    config: &RunConfig,
+    train: &Dataset,
+    rates: &RateModel,
+    plan: &Plan,
+    profiles: &[DeviceProfile],
+    clock: &Clock,
+) -> Result<Vec<LocalDevice>> {
+    let count = config.cluster.devices;
+    let shares =
+        data::partition(train.labels(), train.classes(), count, &config.data.partition, config.seed)?;
+    let samples: Arc<dyn Samples> = Arc::new(train.clone());
+    let mut devices = Vec::with_capacity(count);
+    for (rank, share) in shares.into_iter().enumerate() {
+        if share.is_empty() {
+            return Err(Error::EmptyDevice { device: rank, devices: count, samples: train.len() });
+        }
+        let source =
+            ReplaySource::new(Arc::clone(&samples), share, rates.arrivals(rank), config.seed, rank as u64)
+                .map_err(StreamError::from)?;
+        devices.push(LocalDevice {
+            rank,
+            stream: stream(config, source, plan.max_batch(), clock, rank)?,
+            profile: profiles[rank],
+            batch: DeviceBatch::new(plan.max_batch(), train.shape().numel()),
+            stats: plan.init_stats(),
+            trained_samples: 0,
+        });
+    }
+    Ok(devices)
+}
+
+fn stream(
+    config: &RunConfig,
+    source: ReplaySource,
+    max_batch: usize,
+    clock: &Clock,
+    rank: usize,
+) -> Result<Box<dyn DeviceStream>> {
+    let epoch = match clock {
+        Clock::Virtual { .. } => {
+            return Ok(Box::new(VirtualStream::new(source, &config.buffer, config.seed, rank as u64)?));
+        }
+        Clock::Real { start } => *start,
+    };
+    let options = LiveOptions {
+        ring_samples: 2 * max_batch,
+        buffer: config.buffer.clone(),
+        seed: config.seed,
+        device: rank as u64,
+        epoch,
+    };
+    Ok(Box::new(LiveStream::spawn(Box::new(source), options)?))
+}
+
+/// Compute speed of each device; may run two steps of the network to measure this machine.
+pub(crate) fn profiles(
+    config: &RunConfig,
+    executor: &mut Executor,
+    params: &[f32],
+) -> Result<Vec<DeviceProfile>> {
+    let plan = executor.plan();
+    let cost = NetworkCost {
+        macs_per_image: plan.macs_per_image() as u64,
+        weighted_layers: plan.layers().iter().filter(|layer| matches!(layer.op, Op::Conv2d { .. })).count(),
+    };
+    DeviceProfile::for_cluster(&config.cluster.compute, config.cluster.devices, cost, || {
+        measure(executor, params)
+    })
+}
+
+fn measure(executor: &mut Executor, params: &[f32]) -> Result<DeviceProfile> {
+    let plan = executor.plan();
+    let (max_batch, image_len) = (plan.max_batch(), plan.image().numel());
+    let mut stats = plan.init_stats();
+    let mut grad = vec![0.0; plan.num_params()];
+    let many = MEASURED_BATCHES.1.min(max_batch);
+    let few = MEASURED_BATCHES.0.min(many.div_ceil(2));
+    let x = vec![0.5; many * image_len];
+    let labels = vec![0; many];
+    let mut time = |n: usize| -> Result<(usize, f64)> {
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let start = Instant::now();
+            let dropout = DropoutSeed { seed: 0, index: 0 };
+            executor.forward_backward(
+                &x[..n * image_len],
+                &labels[..n],
+                params,
+                &mut stats,
+                &mut grad,
+                dropout,
+            )?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok((n, best))
+    };
+    let (few, many) = (time(few)?, time(many)?);
+    if few.0 == many.0 {
+        return Ok(DeviceProfile { overhead_s: 0.0, per_sample_s: many.1 / many.0 as f64 });
+    }
+    Ok(DeviceProfile::from_measurements(few, many))
+}

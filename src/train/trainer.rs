@@ -1,0 +1,423 @@
+//! The trainer: all stages of a step, in order.
+
+use super::evaluate::Evaluator;
+use super::gather::{BatchRule, Gathered, InputRule, gather_batches};
+use super::local_device::LocalDevice;
+use super::merge_stats::merge_stats;
+use super::setup;
+use super::update::{Update, Updated, finish_every_step};
+use crate::aggregate::agg_weights;
+use crate::cluster::{Clock, Link};
+use crate::comm::{Communicator, LocalCommunicator, Traffic};
+use crate::compress::CompressError;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::metrics::record::{EvalRecord, StepRecord};
+use crate::models::weights;
+use crate::nn::{DropoutSeed, Executor, Plan};
+use crate::ops::softmax_xent::LossStats;
+use crate::optim::schedule::{lr_at, scaled_lr};
+use crate::stream::rates::RateModel;
+use crate::train::config::{BatchNormStatistics, RunConfig};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Trains one network on the devices of a configuration.
+///
+/// Call it from inside the rayon pool that is to do the work; [`super::run`] does that, and reports to sinks.
+///
+/// # Example
+/// ```
+/// use scadles::train::{Trainer, config::RunConfig};
+/// let mut config = RunConfig::default();
+/// config.model.width = 0.25;
+/// config.cluster.devices = 2;
+/// (config.data.embedded_train, config.data.embedded_test) = (200, 50);
+/// let mut trainer = Trainer::new(&config)?;
+/// let step = trainer.step()?;
+/// assert_eq!(step.local_batch, [50, 38]); // the first two rates of S1
+/// # Ok::<(), scadles::Error>(())
+/// ```
+pub struct Trainer {
+    config: RunConfig,
+    data_set: String,
+    classes: usize,
+    train_samples: usize,
+    rates: Vec<f64>,
+    plan: Arc<Plan>,
+    executor: Executor,
+    params: Vec<f32>,
+    grad: Vec<f32>,
+    merged_stats: Vec<f32>,
+    devices: Vec<LocalDevice>,
+    update: Update,
+    comm: Box<dyn Communicator>,
+    clock: Clock,
+    batches: BatchRule,
+    inputs: InputRule,
+    evaluator: Evaluator,
+    step: u64,
+    epoch: u64,
+    start: Instant,
+    diverged: bool,
+    /// Merging statistics since the last step, not yet in a record.
+    merge_traffic: Traffic,
+}
+
+/// What forward and backward of all hosted devices gave.
+struct Trained {
+    loss: LossStats,
+    /// When the last device was done.
+    end: Duration,
+    compute: Duration,
+    diverged: bool,
+}
+
+impl Trainer {
+    /// Loads the data, builds the network, the devices and their streams.
+    ///
+    /// # Errors
+    /// A configuration that does not validate, data or parameters that cannot be read, a device that is not there.
+    pub fn new(config: &RunConfig) -> Result<Self> {
+        config.validate()?;
+        let Device::Cpu = Device::open(config.cluster.device)?;
+        let data = setup::load_data(config)?;
+        let cluster = &config.cluster;
+        let rates = RateModel::new(&cluster.rates, &cluster.arrivals, cluster.devices, config.seed)
+            .map_err(crate::stream::StreamError::from)?;
+        let mean_rates: Vec<f64> = (0..cluster.devices).map(|device| rates.mean(device).0).collect();
+        let plan = Arc::new(setup::plan_network(config, &data, &mean_rates)?);
+        let (params, stats) = match &config.model.weights {
+            Some(path) => {
+                let loaded = weights::load(path, &plan)?;
+                (loaded.params, loaded.stats)
+            }
+            None => (plan.init_params(config.seed), plan.init_stats()),
+        };
+        let mut executor = Executor::new(Arc::clone(&plan))?;
+        executor.load_params(&params)?;
+        let profiles = setup::profiles(config, &mut executor, &params)?;
+        let clock = Clock::new(cluster.clock);
+        let mut devices = setup::devices(config, &data.train, &rates, &plan, &profiles, &clock)?;
+        devices.iter_mut().for_each(|device| device.stats.copy_from_slice(&stats));
+        let comm = Box::new(LocalCommunicator::new(cluster.devices, Link::new(&cluster.link)));
+        Ok(Self {
+            data_set: data.name.to_string(),
+            classes: data.train.classes(),
+            train_samples: data.train.len(),
+            rates: mean_rates,
+            executor,
+            grad: vec![0.0; plan.num_params()],
+            merged_stats: stats,
+            update: Update::new(config, &plan, devices.len(), cluster.devices, &params)?,
+            devices,
+            comm,
+            clock,
+            batches: setup::batch_rule(config, plan.max_batch()),
+            inputs: setup::input_rule(config, &data.train),
+            evaluator: Evaluator::new(data.test, plan.max_batch()),
+            step: 0,
+            epoch: 0,
+            start: Instant::now(),
+            diverged: false,
+            merge_traffic: Traffic::default(),
+            config: config.clone(),
+            params,
+            plan,
+        })
+    }
+
+    /// One training step of all devices.
+    ///
+    /// # Errors
+    /// A stream, a collective or the network failed. A loss that is not finite is no error: see [`Self::diverged`].
+    pub fn step(&mut self) -> Result<StepRecord> {
+        self.step += 1;
+        let begin = self.clock.now();
+        let progress = self.progress(begin);
+        let gathered = gather_batches(
+            &mut self.devices,
+            &self.batches,
+            &self.inputs,
+            self.comm.as_mut(),
+            self.step,
+            begin,
+        )?;
+        let (local_batch, weights, count_traffic) = self.share_counts()?;
+        let global_batch: usize = local_batch.iter().sum();
+        let lr = self.learning_rate(progress, global_batch);
+        let trained = self.train_devices(&gathered, &weights, progress)?;
+        let synchronising = self.clock.now();
+        let updated = self.update(global_batch, &weights, lr, trained.diverged)?;
+        self.diverged = trained.diverged || updated.diverged;
+
+        let mut traffic = gathered.traffic;
+        traffic += count_traffic;
+        traffic += updated.exchange.traffic;
+        traffic += std::mem::take(&mut self.merge_traffic);
+        let comm = if self.clock.is_virtual() {
+            traffic.elapsed
+        } else {
+            self.clock.now().saturating_sub(synchronising)
+        };
+        // Injection is on the wire before the devices compute; the rest after it.
+        self.clock.advance_to(trained.end + comm.saturating_sub(gathered.traffic.elapsed));
+        let end = self.clock.now();
+        for device in &mut self.devices {
+            device.stream.after_step(end)?;
+        }
+        self.count_epochs();
+
+        let samples = (global_batch as f64).max(1.0);
+        let mut record = StepRecord {
+            step: self.step,
+            time_s: end.as_secs_f64(),
+            wall_s: self.start.elapsed().as_secs_f64(),
+            step_s: (end - begin).as_secs_f64(),
+            wait_s: gathered
+                .ready
+                .iter()
+                .max()
+                .map_or(0.0, |&ready| ready.saturating_sub(begin).as_secs_f64()),
+            compute_s: trained.compute.as_secs_f64(),
+            comm_s: comm.as_secs_f64(),
+            loss: trained.loss.loss_sum / samples,
+            train_top1: trained.loss.top1 as f64 / samples,
+            global_batch: global_batch as u64,
+            lr,
+            grad_norm: updated.grad_norm,
+            compressed: updated.exchange.compressed,
+            votes: updated.exchange.votes,
+            gate_value: updated.exchange.gate_value,
+            sent_elements: updated.exchange.sent_elements,
+            sent_bytes: traffic.sent_bytes,
+            received_bytes: traffic.received_bytes,
+            dense_bytes: updated.exchange.dense_bytes,
+            injected_samples: gathered.injected_samples,
+            injected_bytes: gathered.injected_bytes,
+            local_batch: local_batch.iter().map(|&batch| batch as u64).collect(),
+            ..StepRecord::default()
+        };
+        self.record_streams(&mut record);
+        Ok(record)
+    }
+
+    /// Loss and accuracy of the current parameters on the test set, with the cluster's batch-norm statistics.
+    ///
+    /// # Errors
+    /// A collective or the network failed.
+    pub fn evaluate(&mut self) -> Result<EvalRecord> {
+        self.merge_statistics()?;
+        self.executor.load_params(&self.params)?;
+        let total =
+            self.evaluator.evaluate(&mut self.executor, &self.inputs, &self.params, &self.merged_stats)?;
+        let count = (self.evaluator.len() as f64).max(1.0);
+        Ok(EvalRecord {
+            step: self.step,
+            time_s: self.clock.now().as_secs_f64(),
+            wall_s: self.start.elapsed().as_secs_f64(),
+            loss: total.loss_sum / count,
+            top1: total.top1 as f64 / count,
+            top5: total.top5 as f64 / count,
+        })
+    }
+
+    /// Writes parameters and batch-norm statistics with torchvision's names as safetensors.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&mut self, path: &Path) -> Result<()> {
+        self.merge_statistics()?;
+        Ok(weights::save(path, &self.plan, &self.params, &self.merged_stats)?)
+    }
+
+    /// The flat parameter vector; under local SGD, the last average.
+    pub fn params(&self) -> &[f32] {
+        &self.params
+    }
+
+    /// The network.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Name of the data set.
+    pub fn data_set(&self) -> &str {
+        &self.data_set
+    }
+
+    /// Classes of the data set.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Mean stream rate of each device, samples/s.
+    pub fn rates(&self) -> &[f64] {
+        &self.rates
+    }
+
+    /// Cluster time.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// Whether a loss or gradient of the last step was not finite; its update was not applied.
+    pub fn diverged(&self) -> bool {
+        self.diverged
+    }
+
+    /// Share of the run that is done, in [0, 1]: by steps or by time, whichever is further.
+    fn progress(&self, now: Duration) -> f64 {
+        let length = &self.config.run;
+        let by_steps = (self.step - 1) as f64 / length.steps as f64;
+        let by_time = if length.max_time_s > 0.0 { now.as_secs_f64() / length.max_time_s } else { 0.0 };
+        by_steps.max(by_time).min(1.0)
+    }
+
+    /// Batch and weight of every rank.
+    fn share_counts(&mut self) -> Result<(Vec<usize>, Vec<f64>, Traffic)> {
+        let hosted: Vec<f64> = self.devices.iter().map(|device| device.batch.labels.len() as f64).collect();
+        let mut all = vec![0.0; self.comm.world_size()];
+        let traffic = self.comm.all_gather_scalars(&hosted, &mut all)?;
+        let local_batch: Vec<usize> = all.into_iter().map(|batch| batch as usize).collect();
+        let weights = agg_weights(&local_batch, self.config.aggregation);
+        Ok((local_batch, weights, traffic))
+    }
+
+    fn learning_rate(&self, progress: f64, global_batch: usize) -> f64 {
+        let lr = lr_at(&self.config.optimizer, progress);
+        let base = self.config.batch.size * self.config.cluster.devices;
+        if self.config.optimizer.scale_lr { scaled_lr(lr, global_batch, base) } else { lr }
+    }
+
+    /// Forward and backward of each hosted device in rank order, its gradient handed on at once.
+    fn train_devices(&mut self, gathered: &Gathered, weights: &[f64], progress: f64) -> Result<Trained> {
+        let injected = self.batches.injection.is_active();
+        let all_ready = gathered.ready.iter().max().copied().unwrap_or_default() + gathered.traffic.elapsed;
+        let mut trained = Trained {
+            loss: LossStats::default(),
+            end: self.clock.now(),
+            compute: Duration::ZERO,
+            diverged: false,
+        };
+        match &mut self.update {
+            Update::EveryStep { sum, .. } => {
+                sum.fill(0.0);
+                self.executor.load_params(&self.params)?;
+            }
+            Update::Local(_) => {}
+        }
+        for (index, device) in self.devices.iter_mut().enumerate() {
+            let samples = device.batch.labels.len();
+            let begin = if injected { all_ready } else { gathered.ready[index] };
+            let compute = device.profile.compute_time(samples);
+            trained.end = trained.end.max(begin + compute);
+            trained.compute = trained.compute.max(compute);
+            let params = match &self.update {
+                Update::EveryStep { .. } => &self.params,
+                Update::Local(local) => {
+                    self.executor.load_params(local.params(index))?;
+                    local.params(index)
+                }
+            };
+            let x_len = samples * self.inputs.image.numel();
+            let dropout = DropoutSeed { seed: self.config.seed, index: self.step << 16 | device.rank as u64 };
+            let measured = Instant::now();
+            let loss = self.executor.forward_backward(
+                &device.batch.x[..x_len],
+                &device.batch.labels,
+                params,
+                &mut device.stats,
+                &mut self.grad,
+                dropout,
+            )?;
+            if !self.clock.is_virtual() {
+                trained.compute += measured.elapsed();
+            }
+            trained.loss = trained.loss + loss;
+            trained.diverged |= !loss.loss_sum.is_finite();
+            device.trained_samples += samples as u64;
+            if trained.diverged {
+                return Ok(trained);
+            }
+            match &mut self.update {
+                Update::EveryStep { exchange, sum, .. } => {
+                    match exchange.contribute(index, &self.grad, weights[device.rank], progress, sum) {
+                        Err(Error::Compress(CompressError::NotFinite { .. })) => trained.diverged = true,
+                        other => other?,
+                    }
+                }
+                Update::Local(local) => {
+                    let lr = lr_at(&self.config.optimizer, progress);
+                    let scale = self.config.optimizer.scale_lr;
+                    let lr = if scale { scaled_lr(lr, samples, self.config.batch.size) } else { lr };
+                    trained.diverged |= !local.step(index, &self.grad, samples, lr)?;
+                }
+            }
+        }
+        Ok(trained)
+    }
+
+    /// Moves the parameters; without any sample in the cluster, or after a value that is not finite, nothing changes.
+    fn update(&mut self, global_batch: usize, weights: &[f64], lr: f64, diverged: bool) -> Result<Updated> {
+        if diverged || global_batch == 0 {
+            return Ok(Updated { diverged, ..Updated::default() });
+        }
+        match &mut self.update {
+            Update::EveryStep { exchange, optimizer, sum } => {
+                finish_every_step(exchange, optimizer, sum, weights, self.comm.as_mut(), &mut self.params, lr)
+            }
+            Update::Local(local) => {
+                let mut updated = Updated { grad_norm: local.take_longest_grad(), ..Updated::default() };
+                if local.averages_after(self.step) {
+                    updated.exchange.traffic = local.average(self.comm.as_mut(), &mut self.params)?;
+                    updated.exchange.sent_elements = (self.params.len() * self.comm.world_size()) as u64;
+                }
+                updated.exchange.dense_bytes = crate::cluster::link::all_reduce_sent_bytes(
+                    size_of_val(&self.params[..]) as u64,
+                    self.comm.world_size(),
+                );
+                Ok(updated)
+            }
+        }
+    }
+
+    /// Batch-norm statistics for evaluating and saving.
+    fn merge_statistics(&mut self) -> Result<()> {
+        let total: u64 = self.devices.iter().map(|device| device.trained_samples).sum();
+        if self.config.batch_norm == BatchNormStatistics::Local || total == 0 || self.merged_stats.is_empty()
+        {
+            self.merged_stats.copy_from_slice(&self.devices[0].stats);
+            return Ok(());
+        }
+        let hosted = self
+            .devices
+            .iter()
+            .map(|device| (&device.stats[..], device.trained_samples as f64 / total as f64));
+        self.merge_traffic +=
+            merge_stats(self.plan.stats(), hosted, self.comm.as_mut(), &mut self.merged_stats)?;
+        Ok(())
+    }
+
+    fn count_epochs(&mut self) {
+        let trained: u64 = self.devices.iter().map(|device| device.trained_samples).sum();
+        let epoch = trained / (self.train_samples as u64).max(1);
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            if let Update::EveryStep { exchange, .. } = &mut self.update {
+                exchange.start_epoch();
+            }
+        }
+    }
+
+    fn record_streams(&self, record: &mut StepRecord) {
+        for device in &self.devices {
+            let counters = device.stream.counters();
+            record.occupancy_samples.push(counters.occupancy_samples);
+            record.occupancy_bytes.push(counters.occupancy_bytes);
+            record.dropped_samples.push(counters.dropped);
+            record.arrived_samples.push(counters.arrived);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Streams of samples: ring, buffer policies, rates, sources and both device streams.
+#![cfg(not(loom))]
+
+mod live;
+mod policy;
+mod rates;
+mod ring;
+mod spill;
+mod support;
+mod virtual_time;
