@@ -62,10 +62,10 @@ pub enum CliError {
     },
     /// A network cannot be built.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(Box<ModelError>),
     /// A data set cannot be fetched.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(Box<FetchError>),
     /// The loss is no longer finite.
     #[error("the run diverged: its loss is no longer finite; try a lower learning rate (--lr); the report is {}", report.display())]
     Diverged {
@@ -87,7 +87,7 @@ impl CliError {
                 MetricsError::NoRun { .. } | MetricsError::Json { .. } => 2,
                 _ => 1,
             },
-            Self::Fetch(error) => match error {
+            Self::Fetch(error) => match **error {
                 FetchError::NotAChecksum { .. }
                 | FetchError::Address { .. }
                 | FetchError::InTheWay { .. } => 2,
@@ -96,5 +96,17 @@ impl CliError {
             Self::Run(error) => 1 + u8::from(error.is_bad_input()),
             Self::Interrupted { .. } | Self::Diverged { .. } => 1,
         }
+    }
+}
+
+impl From<FetchError> for CliError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        Self::Model(Box::new(error))
     }
 }

@@ -147,5 +147,5 @@ fn change(flag: &str, key: &str, value: &str) -> Override {
 fn unreadable(key: &str, flag: &str, found: &str, expected: &str) -> ConfigError {
     let problem =
         Problem::WrongType { key: key.into(), expected: expected.into(), found: format!("`{found}`") };
-    ConfigError { problem, at: Location::Flag(flag.into()) }
+    ConfigError { problem: Box::new(problem), at: Location::Flag(flag.into()) }
 }

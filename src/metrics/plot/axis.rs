@@ -46,7 +46,7 @@ impl Axis {
             }
             return Some(axis);
         }
-        if !(high - low > f64::EPSILON * high.abs().max(low.abs())) {
+        if high - low <= f64::EPSILON * high.abs().max(low.abs()) {
             let half = if low == 0.0 { 0.5 } else { low.abs() * 0.1 };
             (axis.low, axis.high) = (if low == 0.0 { 0.0 } else { low - half }, high + half);
         }

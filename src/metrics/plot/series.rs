@@ -43,7 +43,7 @@ impl Series {
         Self { mark, ..self }
     }
 
-    /// At most four points for each of [`COLUMNS`] equal spans of the list: its first, lowest, highest and last, so
+    /// At most four points for each of 300 equal spans of the list: its first, lowest, highest and last, so
     /// that no peak is lost. A span with a point that is not finite keeps that too, as an interruption.
     pub fn thinned(&self) -> Vec<(f64, f64)> {
         let n = self.points.len();

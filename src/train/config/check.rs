@@ -17,7 +17,7 @@ pub(super) fn check_table(
     for (key, value) in table.iter() {
         let Some(field) = fields.iter().find(|field| field.key == key.get_ref()) else {
             let problem = unknown_key(path, key.get_ref(), fields.iter().map(|field| field.key));
-            return Err(ConfigError { problem, at: document.location(key.span()) });
+            return Err(ConfigError { problem: Box::new(problem), at: document.location(key.span()) });
         };
         check_value(document, &join(path, field.key), value, &field.kind)?;
     }
@@ -30,7 +30,9 @@ fn check_value(
     value: &Spanned<DeValue<'_>>,
     kind: &Kind,
 ) -> Result<(), ConfigError> {
-    let fail = |problem: Problem| Err(ConfigError { problem, at: document.location(value.span()) });
+    let fail = |problem: Problem| {
+        Err(ConfigError { problem: Box::new(problem), at: document.location(value.span()) })
+    };
     match (kind, value.get_ref()) {
         (Kind::Table(fields), DeValue::Table(table)) => check_table(document, path, table, fields),
         (Kind::Tagged(variants), DeValue::Table(table)) => check_tagged(document, path, table, variants),
@@ -78,14 +80,14 @@ fn check_tagged(
             }),
         };
         if let Some(problem) = problem {
-            return Err(ConfigError { problem, at: document.location(value.span()) });
+            return Err(ConfigError { problem: Box::new(problem), at: document.location(value.span()) });
         }
     }
     for (key, value) in table.iter().filter(|(key, _)| key.get_ref() != "kind") {
         let Some(field) = variant_fields(variants, kind.as_deref()).find(|field| field.key == key.get_ref())
         else {
             let problem = unknown_variant_key(path, key.get_ref(), kind.as_deref(), variants);
-            return Err(ConfigError { problem, at: document.location(key.span()) });
+            return Err(ConfigError { problem: Box::new(problem), at: document.location(key.span()) });
         };
         check_value(document, &join(path, field.key), value, &field.kind)?;
     }

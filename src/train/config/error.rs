@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct ConfigError {
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     /// Where it was written.
     pub at: Location,
 }
@@ -135,7 +135,7 @@ pub enum Location {
 impl Problem {
     /// The problem without a place.
     pub(super) fn nowhere(self) -> ConfigError {
-        ConfigError { problem: self, at: Location::Unknown }
+        ConfigError { problem: Box::new(self), at: Location::Unknown }
     }
 
     /// Paths of the keys that could be changed, most likely first.
@@ -176,7 +176,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.problem)
+        std::error::Error::source(&*self.problem)
     }
 }
 

@@ -72,7 +72,7 @@ impl RunConfig {
         apply(&mut tree, overrides)?;
         let blame = |problem: Problem| {
             let at = place(&problem, document, overrides);
-            ConfigError { problem, at }
+            ConfigError { problem: Box::new(problem), at }
         };
         if let Some(problem) = missing_key("", &tree, ROOT) {
             return Err(blame(problem));
@@ -87,7 +87,7 @@ impl RunConfig {
 
 fn parse(document: &Document<'_>) -> Result<RunConfig, ConfigError> {
     let syntax = |error: &toml::de::Error| ConfigError {
-        problem: Problem::Syntax { message: error.message().to_string() },
+        problem: Box::new(Problem::Syntax { message: error.message().to_string() }),
         at: document.location(error.span().unwrap_or(0..0)),
     };
     let table = DeTable::parse(document.text).map_err(|error| syntax(&error))?;
@@ -95,7 +95,7 @@ fn parse(document: &Document<'_>) -> Result<RunConfig, ConfigError> {
     let tree: toml::Table = toml::from_str(document.text).map_err(|error| syntax(&error))?;
     if let Some(problem) = missing_key("", &tree, ROOT) {
         let at = document.find(&problem.keys());
-        return Err(ConfigError { problem, at });
+        return Err(ConfigError { problem: Box::new(problem), at });
     }
     toml::from_str(document.text).map_err(|error| syntax(&error))
 }

@@ -28,13 +28,13 @@ impl Override {
             _ => {
                 let expected = "a path, = and a value, as run.steps=100".into();
                 let problem = Problem::WrongType { key: "--set".into(), expected, found: short(assignment) };
-                Err(ConfigError { problem, at: Location::Flag(flag) })
+                Err(ConfigError { problem: Box::new(problem), at: Location::Flag(flag) })
             }
         }
     }
 
     fn fail(&self, problem: Problem) -> ConfigError {
-        ConfigError { problem, at: Location::Flag(self.flag.clone()) }
+        ConfigError { problem: Box::new(problem), at: Location::Flag(self.flag.clone()) }
     }
 }
 
