@@ -307,7 +307,7 @@ pub enum Aggregation {
 pub struct OptimizerConfig {
     /// `sgd` or `lars`. Default `sgd`.
     pub kind: OptimizerKind,
-    /// Base learning rate, above 0. Default 0.1.
+    /// Learning rate of the base global batch (`batch.size` on each device), above 0. Default 0.2.
     pub lr: f64,
     /// In [0, 1). Default 0.9.
     pub momentum: f64,
@@ -319,7 +319,7 @@ pub struct OptimizerConfig {
     pub trust: f64,
     /// Multiply the learning rate by (samples of the step) / (base global batch). Default true.
     pub scale_lr: bool,
-    /// Learning rate over the run.
+    /// Learning rate over the run. Default half a cosine.
     pub schedule: ScheduleConfig,
     /// Share of the run with a linear warm-up from a tenth, in [0, 1). Default 0.
     pub warmup: f64,

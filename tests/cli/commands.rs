@@ -87,10 +87,10 @@ fn a_run_that_diverges_fails_with_a_report() {
 fn a_run_that_cannot_begin_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("run");
-    for (bad_input, code) in [(true, 2), (false, 1)] {
-        let refuses = |_: &RunConfig, _: &mut [Box<dyn Sink>], _: &AtomicBool| {
-            Err(CliError::Run { source: "batch 3 of data is cut".into(), bad_input })
-        };
+    let classes = || scadles::Error::Classes { data_set: "cifar-10".into(), found: 10, classes: 3 };
+    let write = || scadles::Error::Write { path: "model".into(), source: std::io::Error::other("full") };
+    for (error, code) in [(&classes as &dyn Fn() -> scadles::Error, 2), (&write, 1)] {
+        let refuses = |_: &RunConfig, _: &mut [Box<dyn Sink>], _: &AtomicBool| Err(CliError::Run(error()));
         assert_eq!(scadles_with(&["run", "-q", "--out", path(&out)], &refuses), code);
         assert!(!out.exists());
     }

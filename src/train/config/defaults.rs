@@ -84,13 +84,13 @@ impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
             kind: OptimizerKind::Sgd,
-            lr: 0.1,
+            lr: 0.2,
             momentum: 0.9,
             nesterov: false,
             weight_decay: 1e-4,
             trust: 0.001,
             scale_lr: true,
-            schedule: ScheduleConfig::Constant,
+            schedule: ScheduleConfig::Cosine,
             warmup: 0.0,
         }
     }
