@@ -1,7 +1,7 @@
 //! The CPU passes with the SIMD level named: what the parent module calls with the level of this machine.
 //!
-//! `fprop` and `dgrad` are one algorithm, an indirect matrix product ([`gather`], [`tile`]): each output pixel sums
-//! channel runs of the input pixels under the filter's taps, each times a panel of the packed filter ([`pack`]). `dgrad`
+//! `fprop` and `dgrad` are one algorithm, an indirect matrix product (`gather`, `tile`): each output pixel sums
+//! channel runs of the input pixels under the filter's taps, each times a panel of the packed filter (`pack`). `dgrad`
 //! with a stride is one such product for each phase of the input pixel. `wgrad` is a product over pixels.
 
 mod gather;

@@ -80,15 +80,9 @@ fn panels<'a>(
     let depth = gather.depth();
     let count = if depth == 0 { 0 } else { gather.c_out.div_ceil(width) };
     packed.par_chunks_mut((width * depth).max(1)).take(count).enumerate().map(move |(index, panel)| {
-        let padded = gather_width(panel.len(), depth);
-        (index * width, padded, panel)
+        // The last panel may be narrower.
+        (index * width, panel.len() / depth, panel)
     })
-}
-
-/// Width of a panel of `len` floats; the last one may be narrower than [`panel_width`].
-fn gather_width(len: usize, depth: usize) -> usize {
-    debug_assert_eq!(len % depth, 0);
-    len / depth
 }
 
 /// Width of the panel that begins at output channel `first`.

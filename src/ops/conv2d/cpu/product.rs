@@ -43,11 +43,12 @@ pub(super) struct Product<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// The output that units write disjoint parts of.
+/// An output that the units of one pass write disjoint parts of.
 #[derive(Clone, Copy)]
-struct Output(*mut f32);
+pub(super) struct Output(pub *mut f32);
 
-// SAFETY: the pointer is only used by the units of one product, each of which writes grid pixels and channels of its own.
+// SAFETY: only units of one pass use the pointer: those of a product write grid pixels and channels of their own, those
+// of a filter gradient a chunk and block of their own.
 unsafe impl Sync for Output {}
 
 /// How the pixels and panels of a product are cut into units; depends on the shape and N alone.

@@ -6,6 +6,7 @@
 
 use super::gather::Gather;
 use super::patch;
+use super::product::Output;
 use super::segments::{GROUP_PIXELS, Rows, Segments};
 use super::wgrad_tile::{Block, PixelPair, wgrad_tile};
 use crate::ops::simd::SimdLevel;
@@ -14,6 +15,7 @@ use crate::ops::simd::lanes::{Array8, Lanes};
 use crate::ops::simd::lanes::{M256, M512};
 use crate::shape::Conv2dShape;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Output channels and input channels of one block: with a group of pixels they should stay in the L2 cache.
@@ -106,13 +108,6 @@ struct Unit {
     dfilter: *mut f32,
 }
 
-/// Filter gradients (or partial ones) that units write disjoint parts of.
-#[derive(Clone, Copy)]
-struct Output(*mut f32);
-
-// SAFETY: the pointer is only used by the units of one plan, each of which writes a chunk and block of its own.
-unsafe impl Sync for Output {}
-
 /// Runs `plan`; the lengths of all slices have been checked against it.
 pub(super) fn run(
     level: SimdLevel,
@@ -182,7 +177,7 @@ unsafe fn unit_avx512(plan: &Plan, unit: &Unit, x: &[f32], dy: &[f32]) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn unit_avx2(plan: &Plan, unit: &Unit, x: &[f32], dy: &[f32]) {
     // SAFETY: as for `run_unit`.
-    unsafe { run_unit::<M256, 4, 8>(plan, unit, x, dy) }
+    unsafe { run_unit::<M256, 6, 8>(plan, unit, x, dy) }
 }
 
 /// Sums one unit. A tile has `KB` output channels by two vectors of columns, or `KB1` by one.
@@ -197,7 +192,9 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
     dy: &[f32],
 ) {
     let gather = &plan.gather;
-    let mut patches = [0.0f32; PATCH_FLOATS + patch::SLACK];
+    // Left uninitialised: clearing it would take as long as a small unit. A patch is written before it is read.
+    let mut patches = MaybeUninit::<[f32; PATCH_FLOATS + patch::SLACK]>::uninit();
+    let patches = patches.as_mut_ptr().cast::<f32>();
     let mut pairs = [PixelPair { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
     let patch_pitch = plan.columns.next_multiple_of(16);
     let group = if plan.in_patches { GROUP_PIXELS.min(PATCH_FLOATS / patch_pitch) } else { GROUP_PIXELS };
@@ -212,7 +209,7 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
                 for (i, corner) in segments.corners(gather).enumerate() {
                     // SAFETY: `group` patches `patch_pitch` apart fit into the buffer.
                     unsafe {
-                        let patch = patches.as_mut_ptr().add(i * patch_pitch);
+                        let patch = patches.add(i * patch_pitch);
                         patch::copy::<V>(gather, corner, x, patch);
                         pairs[i] = PixelPair { x: patch, dy: dy.first.wrapping_add(i * dy.pitch) };
                     }
