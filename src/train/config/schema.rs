@@ -292,7 +292,7 @@ mod tests {
             c.cluster.compute = ComputeConfig::Given { overhead_s: vec![1.0], per_sample_s: vec![1.0] }
         });
         with(&|c| c.optimizer.schedule = ScheduleConfig::Step { factor: 0.5, at: vec![0.5] });
-        with(&|c| c.optimizer.schedule = ScheduleConfig::Cosine);
+        with(&|c| c.optimizer.schedule = ScheduleConfig::Constant);
         configs
     }
 
