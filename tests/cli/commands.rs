@@ -89,7 +89,7 @@ fn a_run_that_cannot_begin_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("run");
     let bad_input =
-        || CliError::Run(RunConfig::load(None, &[Override::set("run.steps=0").unwrap()]).unwrap_err().into());
+        || CliError::from(RunConfig::load(None, &[Override::set("run.steps=0").unwrap()]).unwrap_err());
     let failure = || {
         let source = std::io::ErrorKind::StorageFull.into();
         CliError::Metrics(MetricsError::Io { action: "write", path: "x".into(), source })
