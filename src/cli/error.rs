@@ -74,7 +74,7 @@ pub enum CliError {
     },
     /// Training failed.
     #[error(transparent)]
-    Run(#[from] crate::Error),
+    Run(Box<crate::Error>),
 }
 
 impl CliError {
@@ -108,5 +108,11 @@ impl From<FetchError> for CliError {
 impl From<ModelError> for CliError {
     fn from(error: ModelError) -> Self {
         Self::Model(Box::new(error))
+    }
+}
+
+impl From<crate::Error> for CliError {
+    fn from(error: crate::Error) -> Self {
+        Self::Run(Box::new(error))
     }
 }

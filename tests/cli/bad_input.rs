@@ -83,20 +83,56 @@ const CASES: &[Case] = &[
     (&["fetch", "cifar10", "--url", "ftp://x/y"], &[], &["cannot fetch from", "http://"]),
 ];
 
+/// Input that only the work itself finds wrong.
+const DATA_CASES: &[Case] = &[
+    (&["--data", "nowhere"], &[], &["nowhere does not exist"]),
+    (&["--data", "empty"], &[("empty/readme", "")], &["no CIFAR data in empty", "scadles fetch cifar10"]),
+    (
+        &["--data", "cut"],
+        &[("cut/train.bin", "abc"), ("cut/test.bin", "abc")],
+        &["cut short", "3 of 3074 bytes"],
+    ),
+    (&["--data", "xz"], &[("xz/train.bin.xz", ""), ("xz/test.bin.xz", "")], &["is compressed", "xz -dk"]),
+    (&["--device", "cuda"], &[], &["device cuda"]),
+    (&["--set", "model.weights=none.safetensors"], &[], &["cannot read weights from none.safetensors"]),
+    (&["--set", "model.weights=w"], &[("w", "hi")], &["w: not a valid safetensors file"]),
+    (
+        &["--set", "cluster.arrivals.kind=trace", "--set", "cluster.arrivals.path=none.csv"],
+        &[],
+        &["rate trace none.csv"],
+    ),
+    (
+        &["--set", "cluster.arrivals.kind=trace", "--set", "cluster.arrivals.path=bad.csv"],
+        &[("bad.csv", "a,b\n")],
+        &["bad.csv, line 1"],
+    ),
+    (&["--devices", "300"], &[], &["300 devices but only 200 training samples"]),
+];
+
 fn scadles(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_scadles")).args(arguments).current_dir(folder).output().unwrap()
 }
 
 #[test]
 fn each_ends_with_exit_code_2_and_says_why() {
-    for (arguments, files, parts) in CASES {
+    check(&[], CASES);
+}
+
+#[test]
+fn bad_data_ends_with_exit_code_2_and_says_why() {
+    let small = ["run", "--steps", "1", "--set", "data.embedded-train=200", "--set", "data.embedded-test=20"];
+    check(&small, DATA_CASES);
+}
+
+fn check(first: &[&str], cases: &[Case]) {
+    for (arguments, files, parts) in cases {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in *files {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let output = scadles(folder.path(), arguments);
+        let output = scadles(folder.path(), &[first, *arguments].concat());
         let shown = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {shown}");
         assert!(!shown.contains("panicked") && !shown.contains("RUST_BACKTRACE"), "{arguments:?}: {shown}");
@@ -105,7 +141,8 @@ fn each_ends_with_exit_code_2_and_says_why() {
             assert!(shown.contains(part), "{arguments:?}: want {part:?} in\n{shown}");
         }
         // No half-made folder of a run that never began.
-        assert!(!folder.path().join("runs").exists(), "{arguments:?} left a folder");
+        let left = folder.path().join("runs/scadles");
+        assert!(!left.exists(), "{arguments:?} left a folder");
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::synth::{self, Shape};
 use scadles::cli::{CliError, main};
+use scadles::metrics::MetricsError;
 use scadles::metrics::folder::RunFolder;
 use scadles::metrics::record::{EndReason, Event, RunRecord};
 use scadles::metrics::sink::{Sink, read_evals, read_steps};
-use scadles::train::config::{BatchPolicy, CompressionConfig, RunConfig};
+use scadles::train::config::{BatchPolicy, CompressionConfig, Override, RunConfig};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -87,10 +88,15 @@ fn a_run_that_diverges_fails_with_a_report() {
 fn a_run_that_cannot_begin_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("run");
-    let classes = || scadles::Error::Classes { data_set: "cifar-10".into(), found: 10, classes: 3 };
-    let write = || scadles::Error::Write { path: "model".into(), source: std::io::Error::other("full") };
-    for (error, code) in [(&classes as &dyn Fn() -> scadles::Error, 2), (&write, 1)] {
-        let refuses = |_: &RunConfig, _: &mut [Box<dyn Sink>], _: &AtomicBool| Err(CliError::Run(error()));
+    let bad_input =
+        || CliError::from(RunConfig::load(None, &[Override::set("run.steps=0").unwrap()]).unwrap_err());
+    let failure = || {
+        let source = std::io::ErrorKind::StorageFull.into();
+        CliError::Metrics(MetricsError::Io { action: "write", path: "x".into(), source })
+    };
+    let cases: [(&dyn Fn() -> CliError, u8); 2] = [(&bad_input, 2), (&failure, 1)];
+    for (error, code) in cases {
+        let refuses = |_: &RunConfig, _: &mut [Box<dyn Sink>], _: &AtomicBool| Err(error());
         assert_eq!(scadles_with(&["run", "-q", "--out", path(&out)], &refuses), code);
         assert!(!out.exists());
     }

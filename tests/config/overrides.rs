@@ -63,8 +63,7 @@ fn a_new_kind_takes_its_own_defaults_whatever_the_order() {
     let CompressionConfig::Dgc(dgc) = config.compression else { panic!("{:?}", config.compression) };
     assert_eq!((dgc.density, dgc.clip_norm), (0.001, 2.0));
 
-    let mut base = RunConfig::default();
-    base.compression = CompressionConfig::None;
+    let base = RunConfig { compression: CompressionConfig::None, ..RunConfig::default() };
     let config =
         base.with_overrides(&sets(&["compression.gate.delta=0.2", "compression.kind=top-k"])).unwrap();
     let CompressionConfig::TopK(top_k) = config.compression else { panic!("{:?}", config.compression) };

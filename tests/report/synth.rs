@@ -40,8 +40,7 @@ pub const DDL: Shape = Shape {
 pub fn run(shape: &Shape) -> RunRecord {
     let rates: Vec<f64> =
         (0..shape.devices).map(|d| [50.0, 38.0, 12.0, 36.0, 34.0, 13.0, 82.0, 40.0][d % 8]).collect();
-    let mut config = RunConfig::default();
-    config.name = shape.name.into();
+    let mut config = RunConfig { name: shape.name.into(), ..RunConfig::default() };
     config.cluster.devices = shape.devices;
     config.run.steps = shape.steps as usize;
     let progress = |step: u64| 1.0 - (-(step as f64) / shape.pace).exp();

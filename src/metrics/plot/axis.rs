@@ -35,9 +35,9 @@ impl Axis {
         if low > high {
             return None;
         }
-        // Differences of huge values must stay finite, those of subnormal ones are nothing to show.
-        let shown = |v: f64| if v.abs() < f64::MIN_POSITIVE { 0.0 } else { v.clamp(-1e300, 1e300) };
-        let (low, high) = (shown(low), shown(high));
+        // Differences of huge values must stay finite, tenths of tiny ones above 0.
+        let tame = |value: f64| if value.abs() < 1e-290 && !log { 0.0 } else { value.clamp(-1e300, 1e300) };
+        let (low, high) = (tame(low), tame(high));
         let mut axis = Self { low, high, log, unit };
         if log {
             axis.low = 10f64.powf(low.log10().floor());

@@ -87,7 +87,8 @@ impl<W: Write + Send> Sink for Plain<W> {
                     let eta_s =
                         step.wall_s / step.step.max(1) as f64 * self.total.saturating_sub(step.step) as f64;
                     let line = self.state.line();
-                    self.say(&format!("step {}/{}  {line}  ETA {}", step.step, self.total, seconds(eta_s)));
+                    let eta = if eta_s > 0.0 { format!("  ETA {}", seconds(eta_s)) } else { String::new() };
+                    self.say(&format!("step {}/{}  {line}{eta}", step.step, self.total));
                 }
             }
             Event::Eval(eval) => {
