@@ -1,8 +1,12 @@
 //! The benchmark binary's harness: closures in named groups -> medians with their spread, as a table or JSON.
 
-use super::doctor::cpu_name;
-use super::say;
-use super::table::table;
+mod rows;
+
+pub use rows::all as rows;
+
+use crate::cli::doctor::cpu_name;
+use crate::cli::say;
+use crate::cli::table::table;
 use crate::metrics::format::seconds;
 use clap::Parser;
 use serde::Serialize;
@@ -12,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Spread (interquartile range / median) above which a row is called noisy.
 const NOISY: f64 = 0.1;
+
+/// Makes the closure to time from a seed.
+pub type Prepare = Box<dyn FnOnce(u64) -> Box<dyn FnMut()>>;
 
 /// One thing to measure.
 pub struct Row {
@@ -23,7 +30,7 @@ pub struct Row {
     pub work: Option<(f64, &'static str)>,
     /// Makes the closure to time; called once, before the warm-up, and only if the row is chosen. It should check its
     /// result before it returns.
-    pub prepare: Box<dyn FnOnce(u64) -> Box<dyn FnMut()>>,
+    pub prepare: Prepare,
 }
 
 /// Times parts of scadles on this machine.
