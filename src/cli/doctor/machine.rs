@@ -1,9 +1,8 @@
 //! Processor, memory, GPU.
 
 use super::Finding;
+use crate::device::cuda::{self, DeviceInfo, Driver, Missing};
 use crate::units::Bytes;
-use cudarc::driver::CudaContext;
-use cudarc::driver::sys::CUdevice_attribute;
 use std::fs;
 
 /// Name of the processor and the vector instructions that the CPU backend can use.
@@ -75,36 +74,41 @@ fn memory_bytes() -> Option<(Bytes, Bytes)> {
 
 /// The CUDA driver and its devices.
 pub(super) fn cuda() -> Finding {
-    // SAFETY: only tries to open the driver library, which runs no code of ours and is never closed.
-    if !unsafe { cudarc::driver::sys::is_culib_present() } {
-        let gpu = fs::exists("/proc/driver/nvidia").unwrap_or(false);
-        return match gpu {
-            true => Finding::fix(
-                "CUDA",
-                "there is an NVIDIA driver but no libcuda",
-                "install the driver's user-space library (libcuda.so.1) or add its folder to LD_LIBRARY_PATH",
-            ),
-            false => Finding::fine("CUDA", "no NVIDIA driver: runs use the CPU"),
-        };
-    }
-    match CudaContext::device_count() {
-        Ok(0) => Finding::fine("CUDA", "driver present, no device"),
-        Ok(count) => Finding::fine("CUDA", (0..count as usize).map(describe).collect::<Vec<_>>().join("; ")),
-        Err(error) => Finding::fix(
-            "CUDA",
-            format!("the driver does not answer: {error}"),
-            "make `nvidia-smi` work: reload or reinstall the NVIDIA driver",
-        ),
+    match cuda::probe() {
+        Driver::Absent(Missing::Driver) => Finding::fine("CUDA", "no NVIDIA driver: runs use the CPU"),
+        Driver::Absent(missing) => Finding::fix("CUDA", "cannot be used", missing.to_string()),
+        Driver::Present { version: (major, minor), devices } => {
+            let list: Vec<String> =
+                devices.iter().enumerate().map(|(i, device)| describe(i, device)).collect();
+            let list = if list.is_empty() { "no GPU".into() } else { list.join("; ") };
+            Finding::fine("CUDA", format!("driver for CUDA {major}.{minor}; {list}"))
+        }
     }
 }
 
-fn describe(ordinal: usize) -> String {
-    let device = CudaContext::new(ordinal).and_then(|context| {
-        use CUdevice_attribute as Attribute;
-        let attribute = |which| context.attribute(which);
-        let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        Ok(format!("{ordinal}: {} (sm_{major}{minor})", context.name()?))
-    });
-    device.unwrap_or_else(|error| format!("{ordinal}: cannot be opened: {error}"))
+fn describe(ordinal: usize, device: &Result<DeviceInfo, String>) -> String {
+    match device {
+        Ok(DeviceInfo { name, capability: (major, minor), memory }) => {
+            format!("{ordinal}: {name} (sm_{major}{minor}, {memory})")
+        }
+        Err(status) => format!("{ordinal}: {status}"),
+    }
+}
+
+/// The GPU kernels in this program, and whether the first GPU runs them.
+pub(super) fn kernels() -> Finding {
+    let names: Vec<&str> = cuda::kernels().collect();
+    let text = match cuda::toolkit() {
+        None => "none: built without nvcc".to_string(),
+        Some(toolkit) => {
+            let architectures = cuda::architectures().join(", ");
+            format!("{} for {architectures} (nvcc {toolkit}); training uses the CPU", names.join(", "))
+        }
+    };
+    match cuda::probe().missing(0) {
+        Some(missing @ (Missing::Kernels | Missing::Architecture { .. })) => {
+            Finding::fix("GPU kernels", text, missing.to_string())
+        }
+        _ => Finding::fine("GPU kernels", text),
+    }
 }

@@ -47,7 +47,7 @@ pub(super) fn doctor(arguments: &DoctorArgs) -> Result<(), CliError> {
     let mut findings = vec![software::version(), software::output(&arguments.out)];
     findings.extend(software::data(arguments.data.as_deref()));
     findings.extend([machine::processor(), machine::threads(), machine::memory()]);
-    findings.extend([machine::cuda(), software::nvcc(), software::nccl(), software::mpi()]);
+    findings.extend([machine::cuda(), machine::kernels(), software::nccl(), software::mpi()]);
     say(&advice(&findings));
     Ok(())
 }

@@ -53,15 +53,6 @@ pub(super) fn data(dir: Option<&Path>) -> Vec<Finding> {
     }]
 }
 
-/// The CUDA compiler, which is needed to build GPU kernels, not to run.
-pub(super) fn nvcc() -> Finding {
-    let from_home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
-    let set = env::var_os("NVCC").map(PathBuf::from);
-    let found =
-        [set, from_home].into_iter().flatten().find(|path| path.is_file()).or_else(|| on_path("nvcc"));
-    Finding::fine("nvcc", found.map_or("not found; only needed to build GPU kernels".into(), shown))
-}
-
 /// NVIDIA's collective library, for several GPUs.
 pub(super) fn nccl() -> Finding {
     let listed = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();

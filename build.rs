@@ -1,0 +1,175 @@
+//! Compiles `kernels/*.cu` to fatbins and writes `OUT_DIR/kernels.rs`, which embeds them.
+//!
+//! Without nvcc the table is empty and the build goes on. Environment: `NVCC` (a path, or `none` to build without),
+//! `CUDA_HOME`, `CUDA_PATH`, `SCADLES_NVCC_DIR` (a folder of NVIDIA's Python wheels), `SCADLES_CUDA_ARCHS` (such as
+//! `sm_90,compute_90`). `scripts/install-nvcc` puts nvcc where it is found without any of them.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Machine code for these devices, and PTX that newer ones compile when the kernel is loaded.
+const DEFAULT_ARCHITECTURES: &str = "sm_80,sm_87,sm_89,sm_90,compute_90";
+const ENVIRONMENT: [&str; 5] = ["NVCC", "CUDA_HOME", "CUDA_PATH", "SCADLES_NVCC_DIR", "SCADLES_CUDA_ARCHS"];
+/// nvcc inside a folder of NVIDIA's Python wheels.
+const IN_WHEELS: &str = "nvidia/cu13/bin/nvcc";
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    for name in ENVIRONMENT {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=kernels");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs runs under cargo")?);
+    let Some(nvcc) = find_nvcc()? else {
+        return write_table(&out, &[], &[], "");
+    };
+    println!("cargo:rerun-if-changed={}", nvcc.display());
+    let list = env::var("SCADLES_CUDA_ARCHS").unwrap_or_else(|_| DEFAULT_ARCHITECTURES.into());
+    let architectures: Vec<&str> = list.split([',', ' ']).filter(|item| !item.is_empty()).collect();
+    let targets = architectures.iter().map(|name| target(name)).collect::<Result<Vec<_>, _>>()?;
+    let kernels = sources()?;
+    compile_all(&nvcc, &targets, &kernels, &out)?;
+    let names: Vec<&str> = kernels.iter().map(|(name, _)| name.as_str()).collect();
+    write_table(&out, &names, &architectures, &toolkit(&nvcc)?)
+}
+
+/// The value of an environment variable, if it is set to something.
+fn setting(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The compiler by its real path, since through a link it does not find its headers. What is named must be there.
+fn find_nvcc() -> Result<Option<PathBuf>, String> {
+    let real = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
+    if let Some(nvcc) = setting("NVCC") {
+        if nvcc.as_os_str() == "none" {
+            return Ok(None);
+        }
+        let missing = || {
+            format!("NVCC={}: no such file; name nvcc itself, or NVCC=none to build without", nvcc.display())
+        };
+        return real(&nvcc).map(Some).ok_or_else(missing);
+    }
+    for (name, inside) in
+        [("SCADLES_NVCC_DIR", IN_WHEELS), ("CUDA_HOME", "bin/nvcc"), ("CUDA_PATH", "bin/nvcc")]
+    {
+        let Some(folder) = setting(name) else { continue };
+        if let Some(nvcc) = real(&folder.join(inside)) {
+            return Ok(Some(nvcc));
+        }
+        if name == "SCADLES_NVCC_DIR" {
+            return Err(format!(
+                "{name}={}: there is no {inside}; run scripts/install-nvcc",
+                folder.display()
+            ));
+        }
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&path).find_map(|folder| real(&folder.join("nvcc")));
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    Ok(on_path.or_else(|| real(&root.join("target/nvcc").join(IN_WHEELS))))
+}
+
+/// nvcc's argument for `sm_90` (machine code) or `compute_90` (PTX).
+fn target(name: &str) -> Result<String, String> {
+    let number = name.strip_prefix("sm_").or_else(|| name.strip_prefix("compute_"));
+    let digits = number.map(|number| number.trim_end_matches(['a', 'f']));
+    match (number, digits) {
+        (Some(number), Some(digits)) if digits.len() >= 2 && digits.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok(format!("-gencode=arch=compute_{number},code={name}"))
+        }
+        _ => Err(format!("SCADLES_CUDA_ARCHS: `{name}` is neither like sm_90 nor like compute_90")),
+    }
+}
+
+/// Name and path of every kernel file, sorted.
+fn sources() -> Result<Vec<(String, PathBuf)>, String> {
+    let entries = fs::read_dir("kernels").map_err(|error| format!("cannot read kernels/: {error}"))?;
+    let mut kernels = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| format!("cannot read kernels/: {error}"))?.path();
+        println!("cargo:rerun-if-changed={}", path.display());
+        if path.extension().is_some_and(|extension| extension == "cu") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            kernels.push((name, path));
+        }
+    }
+    kernels.sort();
+    Ok(kernels)
+}
+
+/// Compiles every kernel, as many at a time as cargo allows jobs.
+fn compile_all(
+    nvcc: &Path,
+    targets: &[String],
+    kernels: &[(String, PathBuf)],
+    out: &Path,
+) -> Result<(), String> {
+    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..kernels.len().min(jobs) {
+            scope.spawn(|| {
+                while let Some((name, path)) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(message) = compile(nvcc, targets, path, &out.join(format!("{name}.fatbin"))) {
+                        failures.lock().expect("no compiling thread panics").push(message);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no compiling thread panics");
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+fn compile(nvcc: &Path, targets: &[String], kernel: &Path, fatbin: &Path) -> Result<(), String> {
+    let mut command = Command::new(nvcc);
+    command.args(["-fatbin", "-std=c++17", "-O3", "--fatbin-options=-compress-all"]).args(targets);
+    let output = command.arg("-o").arg(fatbin).arg(kernel).output();
+    let output = output.map_err(|error| format!("cannot run {}: {error}", nvcc.display()))?;
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    if !output.status.success() {
+        return Err(format!("{} does not compile ({}):\n{said}", kernel.display(), output.status));
+    }
+    for line in said.lines().filter(|line| !line.is_empty()) {
+        println!("cargo:warning={line}");
+    }
+    Ok(())
+}
+
+/// nvcc's version, as in `13.0`.
+fn toolkit(nvcc: &Path) -> Result<String, String> {
+    let output = Command::new(nvcc).arg("--version").output();
+    let output = output.map_err(|error| format!("cannot run {}: {error}", nvcc.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let release = text.split_once("release ").and_then(|(_, rest)| rest.split([',', ' ', '\n']).next());
+    release.map(Into::into).ok_or_else(|| format!("{} --version names no release: {text}", nvcc.display()))
+}
+
+fn write_table(out: &Path, kernels: &[&str], architectures: &[&str], toolkit: &str) -> Result<(), String> {
+    let image =
+        |name: &&str| format!("    ({name:?}, include_bytes!({:?})),\n", out.join(format!("{name}.fatbin")));
+    let images: String = kernels.iter().map(image).collect();
+    let table = format!(
+        "const IMAGES: &[(&str, &[u8])] = &[\n{images}];\n\
+         const ARCHITECTURES: &[&str] = &{architectures:?};\n\
+         const TOOLKIT: &str = {toolkit:?};\n"
+    );
+    fs::write(out.join("kernels.rs"), table).map_err(|error| format!("cannot write kernels.rs: {error}"))
+}

@@ -1,0 +1,77 @@
+//! `kernels/sgd.cu` against [`scadles::optim::Sgd`].
+
+use crate::support::{LENGTHS, Vector, assert_same_bits, device_or_skip, edges, normal};
+use scadles::device::cuda::{CudaDevice, DeviceMomentum, SgdStep};
+use scadles::optim::Sgd;
+use scadles::train::config::OptimizerConfig;
+
+/// Four steps on both; the learning rate changes, and is 0 once.
+fn compare(device: &CudaDevice, config: &OptimizerConfig, params: &[f32], grad: impl Fn(u64) -> Vec<f32>) {
+    let mut sgd = Sgd::new(config, params.len()).unwrap();
+    let mut expected = params.to_vec();
+    let mut params = Vector::new(device, params);
+    let mut velocity = Vector::new(device, &vec![0.0; expected.len()]);
+    let (momentum, weight_decay) = (config.momentum as f32, config.weight_decay as f32);
+    for (step, lr) in [0.1, 0.05, 0.0, 0.3].into_iter().enumerate() {
+        let grad = grad(step as u64);
+        sgd.step(&mut expected, &grad, lr).unwrap();
+        let grad = Vector::new(device, &grad);
+        let mut velocity = velocity.view_mut();
+        let momentum = match (config.momentum > 0.0, config.nesterov) {
+            (false, _) => DeviceMomentum::Plain,
+            (true, false) => DeviceMomentum::Classic(&mut velocity, momentum),
+            (true, true) => DeviceMomentum::Nesterov(&mut velocity, momentum),
+        };
+        let numbers = SgdStep { lr: lr as f32, weight_decay };
+        device.sgd(&mut params.view_mut(), &grad.view(), momentum, numbers).unwrap();
+    }
+    let what = format!("{} elements, {config:?}", expected.len());
+    assert_same_bits(&params.read(), &expected, &what);
+    if config.momentum > 0.0 {
+        assert_same_bits(&velocity.read(), sgd.velocity(), &format!("velocity of {what}"));
+    }
+}
+
+#[test]
+fn sgd_has_the_bits_of_the_cpu() {
+    let Some(device) = device_or_skip("sgd_has_the_bits_of_the_cpu") else { return };
+    for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+        for weight_decay in [0.0, 5e-4] {
+            let config = OptimizerConfig { momentum, weight_decay, nesterov, ..OptimizerConfig::default() };
+            for len in LENGTHS {
+                compare(&device, &config, &normal(len, 100), |step| normal(len, step));
+            }
+            compare(&device, &config, &edges(0), |_| edges(1));
+        }
+    }
+}
+
+#[test]
+fn sgd_refuses_what_it_cannot_do() {
+    let Some(device) = device_or_skip("sgd_refuses_what_it_cannot_do") else { return };
+    let (mut params, grad) = (Vector::new(&device, &[1.0; 5]), Vector::new(&device, &[1.0; 5]));
+    let mut short = Vector::new(&device, &[1.0; 4]);
+    let good = SgdStep { lr: 0.1, weight_decay: 0.0 };
+
+    let error = device.sgd(&mut params.view_mut(), &short.view(), DeviceMomentum::Plain, good).unwrap_err();
+    assert_eq!(error.to_string(), "kernel sgd_f32: grad has 4 elements, expected 5");
+    let mut velocity = short.view_mut();
+    let momentum = DeviceMomentum::Nesterov(&mut velocity, 0.9);
+    let error = device.sgd(&mut params.view_mut(), &grad.view(), momentum, good).unwrap_err();
+    assert_eq!(error.to_string(), "kernel sgd_nesterov_f32: velocity has 4 elements, expected 5");
+    for lr in [-0.1, f32::NAN, f32::INFINITY] {
+        let step = SgdStep { lr, ..good };
+        assert!(device.sgd(&mut params.view_mut(), &grad.view(), DeviceMomentum::Plain, step).is_err());
+    }
+    for weight_decay in [-0.1, f32::NAN] {
+        let step = SgdStep { weight_decay, ..good };
+        assert!(device.sgd(&mut params.view_mut(), &grad.view(), DeviceMomentum::Plain, step).is_err());
+    }
+    let mut velocity = Vector::new(&device, &[1.0; 5]);
+    for factor in [1.0, -0.1, f32::NAN] {
+        let mut view = velocity.view_mut();
+        let momentum = DeviceMomentum::Classic(&mut view, factor);
+        assert!(device.sgd(&mut params.view_mut(), &grad.view(), momentum, good).is_err());
+    }
+    assert_eq!((params.read(), velocity.read()), (vec![1.0; 5], vec![1.0; 5]));
+}
