@@ -1,5 +1,6 @@
 //! The benchmark binary's harness: closures in named groups -> medians with their spread, as a table or JSON.
 
+mod cuda;
 mod rows;
 
 pub use rows::all as rows;

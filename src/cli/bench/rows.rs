@@ -1,4 +1,4 @@
-//! What `scadles-bench` measures: training steps, convolutions, compression, aggregation, the ring.
+//! What `scadles-bench` measures: training steps, convolutions, compression, aggregation, the ring, GPU kernels.
 
 use super::Row;
 use crate::aggregate::weighted_sum;
@@ -35,10 +35,12 @@ pub fn all() -> Vec<Row> {
     }
     rows.push(sgd(11_000_000));
     rows.push(ring_row());
+    rows.extend(super::cuda::rows());
     rows
 }
 
-fn uniform(seed: u64, len: usize) -> Vec<f32> {
+/// Numbers in [-1, 1).
+pub(super) fn uniform(seed: u64, len: usize) -> Vec<f32> {
     let mut rng = Philox::new(seed, Stream::Images, 0);
     (0..len).map(|_| 2.0 * rng.uniform_f32() - 1.0).collect()
 }
