@@ -1,7 +1,7 @@
 //! Kernels on an NVIDIA GPU: what this machine offers, and launches of what `kernels/` holds.
 //!
 //! `build.rs` compiles `kernels/*.cu` and embeds them; the driver is loaded at run time, so a program starts on any
-//! machine. [`probe`] tells what is there, [`CudaDevice::open`] loads the kernels. Training on CUDA does not exist yet:
+//! machine. [`probe()`] tells what is there, [`CudaDevice::open`] loads the kernels. Training on CUDA does not exist yet:
 //! these kernels work on vectors that the caller holds on the device.
 
 mod add_scaled;
