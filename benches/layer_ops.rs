@@ -9,7 +9,7 @@ use criterion::{
 };
 use rayon::prelude::*;
 use scadles::ops::batchnorm2d::{self, Epilogue, Extent, Gradients, Parameters, Saved, TrainStatistics};
-use scadles::ops::input::{self, Augment, ImageShape, Normalization};
+use scadles::ops::input::{self, Augment, ImageShape, Normalizer};
 use scadles::ops::pad_shortcut::{self, PadShortcutShape};
 use scadles::ops::pool2d::{self, AdaptiveAvgShape, Pool2dShape};
 use scadles::ops::{dropout, elementwise, relu, softmax_xent};
@@ -177,13 +177,13 @@ fn images(criterion: &mut Criterion) {
     let (n, shape) = (256, ImageShape { h: 32, w: 32, c: 3 });
     let pixels: Vec<u8> = (0..n * shape.numel()).map(|i| (i * 7 % 251) as u8).collect();
     let mut out = vec![0.0; pixels.len()];
-    let normalization = Normalization { mean: [0.49, 0.48, 0.45], std: [0.25, 0.24, 0.26] };
+    let normalizer = Normalizer::new(&[0.49, 0.48, 0.45], &[0.25, 0.24, 0.26]);
     let augment = Augment { crop_pad: 4, flip: true };
     // Reads a byte, writes 4.
     bench(&mut group, "crop_flip/256x32x32x3", pixels.len(), 5.0, || {
         let images = pixels.par_chunks(shape.numel()).zip(out.par_chunks_mut(shape.numel()));
         images.enumerate().for_each(|(i, (pixels, out))| {
-            input::write_image(shape, pixels, &normalization, input::draw(1, i as u64, &augment), out);
+            input::write_image(shape, pixels, &normalizer, input::draw(1, i as u64, &augment), out);
         });
     });
 }

@@ -40,7 +40,7 @@ impl Evaluator {
             let x = &mut self.x[..n * image_len];
             x.par_chunks_exact_mut(image_len).enumerate().for_each(|(i, out)| {
                 let pixels = self.test.image(start + i);
-                input::write_image(inputs.image, pixels, &inputs.normalization, Placement::default(), out);
+                input::write_image(inputs.image, pixels, &inputs.normalizer, Placement::default(), out);
             });
             total = total + executor.evaluate(x, &self.test.labels()[start..start + n], params, stats)?;
         }

@@ -6,14 +6,14 @@ use super::local_device::LocalDevice;
 use super::shared_sample;
 use crate::comm::{Communicator, Traffic};
 use crate::error::Result;
-use crate::ops::input::{self, Augment, ImageShape, Normalization};
+use crate::ops::input::{self, Augment, ImageShape, Normalizer};
 use crate::train::config::{BatchConfig, BatchPolicy};
 use std::time::Duration;
 
 /// How pixels become a batch; the same for all devices.
 pub(crate) struct InputRule {
     pub image: ImageShape,
-    pub normalization: Normalization,
+    pub normalizer: Normalizer,
     pub augment: Augment,
     pub seed: u64,
 }
@@ -179,7 +179,7 @@ fn write_sample(x: &mut [f32], position: usize, inputs: &InputRule, key: u64, pi
     input::write_image(
         inputs.image,
         pixels,
-        &inputs.normalization,
+        &inputs.normalizer,
         placement,
         &mut x[position * len..(position + 1) * len],
     );

@@ -10,7 +10,7 @@ use crate::data::{self, DataSets, Dataset};
 use crate::error::{Error, Result};
 use crate::models::{self, ModelSpec};
 use crate::nn::{DropoutSeed, Executor, Op, Plan};
-use crate::ops::input::{Augment, Normalization};
+use crate::ops::input::{Augment, Normalizer};
 use crate::stream::rates::RateModel;
 use crate::stream::source::{ReplaySource, Samples};
 use crate::stream::{DeviceStream, LiveOptions, LiveStream, StreamError, VirtualStream};
@@ -83,16 +83,10 @@ pub(crate) fn input_rule(config: &RunConfig, train: &Dataset) -> InputRule {
     let crop_pad = if config.data.augment { CROP_PAD } else { 0 };
     InputRule {
         image: train.shape(),
-        normalization: normalization(train),
+        normalizer: Normalizer::new(&train.normalization().mean, &train.normalization().std),
         augment: Augment { crop_pad, flip: config.data.augment },
         seed: config.seed,
     }
-}
-
-fn normalization(train: &Dataset) -> Normalization {
-    let measured = train.normalization();
-    let channels = |values: &[f32]| std::array::from_fn(|channel| values[channel]);
-    Normalization { mean: channels(&measured.mean), std: channels(&measured.std) }
 }
 
 /// The devices, each with its share of the data at its rate.

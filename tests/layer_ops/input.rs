@@ -1,5 +1,5 @@
 use crate::check::{ROUNDING, assert_close};
-use scadles::ops::input::{Augment, ImageShape, Normalization, Placement, draw, write_image};
+use scadles::ops::input::{Augment, ImageShape, Normalizer, Placement, draw, write_image};
 use scadles::rng::{Philox, Stream};
 
 fn pixels(len: usize) -> Vec<u8> {
@@ -8,12 +8,7 @@ fn pixels(len: usize) -> Vec<u8> {
 }
 
 /// Pads with black, crops, mirrors, normalises: torchvision's order.
-fn reference<const C: usize>(
-    shape: ImageShape,
-    pixels: &[u8],
-    normalization: &Normalization<C>,
-    placement: Placement,
-) -> Vec<f64> {
+fn reference(shape: ImageShape, pixels: &[u8], mean: &[f32], std: &[f32], placement: Placement) -> Vec<f64> {
     let ImageShape { h, w, c } = shape;
     let mut out = Vec::new();
     for row in 0..h as isize {
@@ -23,7 +18,7 @@ fn reference<const C: usize>(
             let inside = (0..h as isize).contains(&row) && (0..w as isize).contains(&column);
             for k in 0..c {
                 let pixel = if inside { pixels[(row as usize * w + column as usize) * c + k] } else { 0 };
-                let (mean, std) = (f64::from(normalization.mean[k]), f64::from(normalization.std[k]));
+                let (mean, std) = (f64::from(mean[k]), f64::from(std[k]));
                 out.push((f64::from(pixel) / 255.0 - mean) / std);
             }
         }
@@ -33,13 +28,13 @@ fn reference<const C: usize>(
 
 fn check<const C: usize>(h: usize, w: usize, mean: [f32; C], std: [f32; C]) {
     let shape = ImageShape { h, w, c: C };
-    let (normalization, pixels) = (Normalization { mean, std }, pixels(shape.numel()));
+    let (normalizer, pixels) = (Normalizer::new(&mean, &std), pixels(shape.numel()));
     for flip in [false, true] {
         for (offset_h, offset_w) in [(0, 0), (4, -4), (-1, 3), (-4, 4), (0, 1), (100, 0), (0, -100)] {
             let placement = Placement { offset_h, offset_w, flip };
             let mut out = vec![f32::NAN; shape.numel()];
-            write_image(shape, &pixels, &normalization, placement, &mut out);
-            let want = reference(shape, &pixels, &normalization, placement);
+            write_image(shape, &pixels, &normalizer, placement, &mut out);
+            let want = reference(shape, &pixels, &mean, &std, placement);
             assert_close(&format!("{shape:?}, {placement:?}"), &out, &want, ROUNDING);
         }
     }
@@ -86,9 +81,9 @@ fn switching_one_augmentation_off_moves_no_other() {
 }
 
 #[test]
-#[should_panic(expected = "with normalization of 1 channels")]
-fn a_normalization_of_another_channel_count_panics() {
-    let normalization = Normalization { mean: [0.0], std: [1.0] };
+#[should_panic(expected = "with a normalizer of 1 channels")]
+fn a_normalizer_of_another_channel_count_panics() {
+    let normalizer = Normalizer::new(&[0.0], &[1.0]);
     let shape = ImageShape { h: 1, w: 1, c: 3 };
-    write_image(shape, &[0; 3], &normalization, Placement::default(), &mut [0.0; 3]);
+    write_image(shape, &[0; 3], &normalizer, Placement::default(), &mut [0.0; 3]);
 }

@@ -43,7 +43,7 @@ fn time_and_target_end_a_run_early() {
     config.run.target_accuracy = 0.001;
     config.run.eval_every = 2;
     let record = run(&config);
-    assert!(record.end == EndReason::Target && record.steps.len() % 2 == 0, "{:?}", record.end);
+    assert!(record.end == EndReason::Target && record.steps.len().is_multiple_of(2), "{:?}", record.end);
 }
 
 #[test]

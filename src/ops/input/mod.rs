@@ -9,12 +9,12 @@
 //!
 //! # Example
 //! ```
-//! use scadles::ops::input::{self, Augment, ImageShape, Normalization};
+//! use scadles::ops::input::{self, Augment, ImageShape, Normalizer};
 //! let shape = ImageShape { h: 1, w: 2, c: 1 };
-//! let normalization = Normalization { mean: [0.5], std: [0.5] };
+//! let normalizer = Normalizer::new(&[0.5], &[0.5]);
 //! let placement = input::draw(1, 0, &Augment { crop_pad: 0, flip: false });
 //! let mut out = [0.0; 2];
-//! input::write_image(shape, &[0, 255], &normalization, placement, &mut out);
+//! input::write_image(shape, &[0, 255], &normalizer, placement, &mut out);
 //! assert_eq!(out, [-1.0, 1.0]);
 //! ```
 
@@ -37,15 +37,6 @@ pub struct Augment {
     pub crop_pad: usize,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
-}
-
-/// Mean and standard deviation per channel of pixels scaled to `[0, 1]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Normalization<const C: usize = 3> {
-    /// Subtracted.
-    pub mean: [f32; C],
-    /// Divided by; not 0.
-    pub std: [f32; C],
 }
 
 /// Where an image is taken from; the default leaves it as it is.
@@ -74,53 +65,59 @@ pub fn draw(seed: u64, key: u64, augment: &Augment) -> Placement {
 }
 
 /// Writes one image; runs on the calling thread, so that a batch is parallel over its images.
-pub fn write_image<const C: usize>(
+pub fn write_image(
     shape: ImageShape,
     pixels_hwc: &[u8],
-    normalization: &Normalization<C>,
+    normalizer: &Normalizer,
     placement: Placement,
     out: &mut [f32],
 ) {
-    assert!(
-        (1..=MAX_CHANNELS).contains(&C) && shape.c == C,
-        "input: {shape:?} with normalization of {C} channels"
-    );
+    let c = normalizer.c;
+    assert_eq!(shape.c, c, "input: {shape:?} with a normalizer of {c} channels");
     assert_eq!(pixels_hwc.len(), shape.numel(), "input: pixels of {shape:?}");
     assert_eq!(out.len(), shape.numel(), "input: output of {shape:?}");
     if shape.numel() == 0 {
         return;
     }
-    let affine = Affine::new(normalization);
-    let row_len = shape.w * C;
+    let row_len = shape.w * c;
     for (row, out) in out.chunks_exact_mut(row_len).enumerate() {
         let source = row.checked_add_signed(placement.offset_h).filter(|&row| row < shape.h);
         let pixels = source.map_or(&[][..], |row| &pixels_hwc[row * row_len..][..row_len]);
-        write_row(C, pixels, &affine, placement, out);
+        write_row(c, pixels, normalizer, placement, out);
     }
 }
 
-/// `pixel * scale + offset` for each element of a chunk, channels repeating.
-struct Affine {
+/// `(pixel / 255 - mean) / std` per channel as `pixel * scale + offset`, laid out for whole vectors of pixels.
+#[derive(Clone, Debug)]
+pub struct Normalizer {
+    c: usize,
     scale: [f32; CHUNK_LEN],
     offset: [f32; CHUNK_LEN],
 }
 
-impl Affine {
-    fn new<const C: usize>(normalization: &Normalization<C>) -> Self {
-        let mut affine = Self { scale: [0.0; CHUNK_LEN], offset: [0.0; CHUNK_LEN] };
-        for channel in 0..C {
-            let (mean, std) = (f64::from(normalization.mean[channel]), f64::from(normalization.std[channel]));
+impl Normalizer {
+    /// For images of `mean.len()` channels, at most [`MAX_CHANNELS`]; `std` has as many and no 0. Panics otherwise.
+    pub fn new(mean: &[f32], std: &[f32]) -> Self {
+        let c = mean.len();
+        assert!(
+            (1..=MAX_CHANNELS).contains(&c) && std.len() == c,
+            "input: {c} means, {} deviations",
+            std.len()
+        );
+        let mut normalizer = Self { c, scale: [0.0; CHUNK_LEN], offset: [0.0; CHUNK_LEN] };
+        for channel in 0..c {
+            let (mean, std) = (f64::from(mean[channel]), f64::from(std[channel]));
             let (scale, offset) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
-            affine.scale.iter_mut().skip(channel).step_by(C).for_each(|value| *value = scale);
-            affine.offset.iter_mut().skip(channel).step_by(C).for_each(|value| *value = offset);
+            normalizer.scale.iter_mut().skip(channel).step_by(c).for_each(|value| *value = scale);
+            normalizer.offset.iter_mut().skip(channel).step_by(c).for_each(|value| *value = offset);
         }
-        affine
+        normalizer
     }
 }
 
 multiversion! {
     /// `pixels` is the source row, empty where the crop leaves the image above or below.
-    fn write_row(c: usize, pixels: &[u8], affine: &Affine, placement: Placement, out: &mut [f32]) {
+    fn write_row(c: usize, pixels: &[u8], normalizer: &Normalizer, placement: Placement, out: &mut [f32]) {
         let out_width = out.len() / c;
         for (chunk, out) in out.chunks_mut(CHUNK_LEN).enumerate() {
             let first = chunk * (CHUNK_LEN / c);
@@ -134,7 +131,7 @@ multiversion! {
                 _ => copy_mirrored::<4>(pixels, out_width - 1 - first, placement.offset_w, target),
             }
             for (((out, pixel), scale), offset) in
-                out.iter_mut().zip(&source).zip(&affine.scale).zip(&affine.offset)
+                out.iter_mut().zip(&source).zip(&normalizer.scale).zip(&normalizer.offset)
             {
                 *out = f32::from(*pixel) * scale + offset;
             }
