@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// Trains one network on the devices of a configuration.
 ///
-/// Call it from inside the rayon pool that is to do the work; [`super::run`] does that, and reports to sinks.
+/// Call it from inside the rayon pool that is to do the work; [`super::run()`] does that, and reports to sinks.
 ///
 /// # Example
 /// ```
