@@ -360,7 +360,7 @@ pub enum SyncConfig {
     /// Gradients are aggregated in each step.
     #[default]
     EveryStep,
-    /// Local SGD / FedAvg: parameters are averaged every `steps` steps, weighted by samples.
+    /// Local SGD / FedAvg: parameters are averaged every `steps` steps and after the last one, weighted by samples.
     Local {
         /// Steps between averages, at least 1.
         steps: usize,
