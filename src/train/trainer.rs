@@ -314,9 +314,6 @@ impl Trainer {
         for (index, device) in self.devices.iter_mut().enumerate() {
             let samples = device.batch.labels.len();
             let begin = if injected { all_ready } else { gathered.ready[index] };
-            let compute = device.profile.compute_time(samples);
-            trained.end = trained.end.max(begin + compute);
-            trained.compute = trained.compute.max(compute);
             let params = match &self.update {
                 Update::EveryStep { .. } => &self.params,
                 Update::Local(local) => {
@@ -335,7 +332,12 @@ impl Trainer {
                 &mut self.grad,
                 dropout,
             )?;
-            if !self.clock.is_virtual() {
+            if self.clock.is_virtual() {
+                let compute = device.profile.compute_time(samples);
+                trained.end = trained.end.max(begin + compute);
+                trained.compute = trained.compute.max(compute);
+            } else {
+                // Devices of one process compute one after another.
                 trained.compute += measured.elapsed();
             }
             trained.loss = trained.loss + loss;

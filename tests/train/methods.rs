@@ -191,8 +191,11 @@ fn the_wall_clock_feeds_it_through_the_ring() {
     let mut config = small(2, &[200.0, 100.0]);
     config.cluster.clock = ClockKind::Real;
     config.batch.policy = BatchPolicy::Available;
+    // The profile of a simulated device says nothing about real time.
+    config.cluster.compute = ComputeConfig::Given { overhead_s: vec![1000.0], per_sample_s: vec![0.0] };
     let record = run(&config);
     assert_eq!(record.steps.len(), 6);
+    assert!(record.steps.iter().all(|step| step.compute_s > 0.0 && step.compute_s <= step.step_s));
     assert!(record.steps.iter().all(|step| step.global_batch > 0 && step.step_s > 0.0));
     let times: Vec<f64> = record.steps.iter().map(|step| step.time_s).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
