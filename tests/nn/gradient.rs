@@ -1,9 +1,9 @@
 //! Gradients of whole networks against central differences of the loss along random directions.
 
 use super::Net;
+use scadles::models::Stem;
 use scadles::nn::{DropoutSeed, ParamKind};
 use scadles::rng::{Philox, Stream};
-use scadles::train::config::Stem;
 
 /// For each tensor: `(L(p + h d) - L(p - h d)) / 2h` against `grad . d` for a random direction `d` of unit length.
 ///

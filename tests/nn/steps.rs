@@ -1,7 +1,6 @@
 use super::Net;
-use scadles::models::{self, ModelSpec};
+use scadles::models::{self, ModelSpec, Stem};
 use scadles::nn::{DropoutSeed, Executor, NnError};
-use scadles::train::config::Stem;
 use std::sync::Arc;
 
 /// One network of each kind: option A, bottleneck with pooling stem, VGG with dropout.
