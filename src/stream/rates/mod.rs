@@ -38,7 +38,7 @@ pub enum RateError {
         devices: usize,
     },
     /// A rate that no stream can have.
-    #[error("stream rate {rate} of device {device}: it must be from 1e-6 to 1e9 samples/s")]
+    #[error("stream rate {rate:?} of device {device}: it must be from 1e-6 to 1e9 samples/s")]
     Rate {
         /// Device, from 0.
         device: usize,
@@ -46,7 +46,7 @@ pub enum RateError {
         rate: f64,
     },
     /// A field of an arrival process out of its range.
-    #[error("arrival process {process}: {field} is {value}, it must be {must_be}")]
+    #[error("arrival process {process}: {field} is {value:?}, it must be {must_be}")]
     Arrival {
         /// Name of the process.
         process: &'static str,
