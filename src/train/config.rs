@@ -14,6 +14,7 @@ mod overrides;
 mod schema;
 mod validate;
 
+pub use crate::models::Stem;
 pub use compression::{
     CompressionConfig, DgcConfig, GateConfig, IndexCoding, TopKConfig, TopKScope, ValueCoding,
 };
@@ -72,17 +73,6 @@ pub struct ModelConfig {
     pub width: f64,
     /// Initial parameters from a safetensors file. Default: random.
     pub weights: Option<PathBuf>,
-}
-
-/// First layers of a network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stem {
-    /// 3x3 convolution with stride 1, no pooling; VGG: one linear layer after 512 features.
-    #[default]
-    Cifar,
-    /// 7x7 convolution with stride 2, then max-pool; VGG: adaptive pooling to 7x7 and three linear layers.
-    Imagenet,
 }
 
 /// Data set and its split over devices.
