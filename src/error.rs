@@ -1,5 +1,8 @@
 //! Whatever can stop a run, from the module that knows the facts.
 
+use crate::models::weights::WeightsError;
+use crate::stream::StreamError;
+use crate::stream::policy::BufferError;
 use std::path::PathBuf;
 
 /// `Result` with the crate's [`Error`].
@@ -23,13 +26,13 @@ pub enum Error {
     Model(#[from] crate::models::ModelError),
     /// A file of parameters.
     #[error(transparent)]
-    Weights(#[from] crate::models::weights::WeightsError),
+    Weights(#[from] WeightsError),
     /// Forward and backward.
     #[error(transparent)]
     Network(#[from] crate::nn::NnError),
     /// A device's stream.
     #[error(transparent)]
-    Stream(#[from] crate::stream::StreamError),
+    Stream(#[from] StreamError),
     /// Compression.
     #[error(transparent)]
     Compress(#[from] crate::compress::CompressError),
@@ -51,18 +54,6 @@ pub enum Error {
     /// A sink of records.
     #[error(transparent)]
     Metrics(#[from] crate::metrics::MetricsError),
-    /// The data set has more classes than the network.
-    #[error(
-        "the data set {data_set} has {found} classes, model.classes is {classes}; set model.classes to {found} or more, or to 0"
-    )]
-    Classes {
-        /// Name of the data set.
-        data_set: String,
-        /// Its classes.
-        found: usize,
-        /// Classes of the network.
-        classes: usize,
-    },
     /// A device holds no training sample.
     #[error(
         "device {device} of {devices} gets no training sample of {samples}; use fewer devices, more data or another data.partition"
@@ -96,20 +87,38 @@ pub enum Error {
 impl Error {
     /// Whether what the user gave (configuration, data, files) is to blame, rather than the machine or a broken run.
     pub fn is_bad_input(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Config(_)
-                | Self::Data(_)
-                | Self::Partition(_)
-                | Self::Model(_)
-                | Self::Weights(_)
-                | Self::Device(_)
-                | Self::Classes { .. }
-                | Self::EmptyDevice { .. }
-                | Self::Threads { .. }
-                | Self::Stream(
-                    crate::stream::StreamError::Rate(_) | crate::stream::StreamError::RingOverCap { .. }
-                )
-        )
+            | Self::Data(_)
+            | Self::Partition(_)
+            | Self::Model(_)
+            | Self::Device(_)
+            | Self::EmptyDevice { .. }
+            | Self::Threads { .. } => true,
+            Self::Weights(error) => !matches!(error, WeightsError::Write { .. }),
+            Self::Stream(error) => matches!(
+                error,
+                StreamError::Rate(_)
+                    | StreamError::RingOverCap { .. }
+                    | StreamError::Buffer(BufferError::SpillDir { .. } | BufferError::CapTooSmall { .. })
+            ),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_the_user_names_are_input_and_a_full_disk_is_not() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let spill = |error: BufferError| Error::Stream(error.into()).is_bad_input();
+        assert!(spill(BufferError::SpillDir { path: "none".into(), source: full() }));
+        assert!(!spill(BufferError::SpillIo { action: "write", path: "x".into(), source: full() }));
+        let weights = |error: WeightsError| Error::Weights(error).is_bad_input();
+        assert!(weights(WeightsError::Read { path: "none".into(), source: full() }));
+        assert!(!weights(WeightsError::Write { path: "x".into(), reason: "disk full".into() }));
     }
 }

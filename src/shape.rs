@@ -78,6 +78,9 @@ pub struct Conv2dShape {
     pub dilation: usize,
 }
 
+/// Most pixels of a padded input in one direction: positions and offsets then add up within `isize`.
+const MAX_PADDED: usize = isize::MAX as usize / 4;
+
 impl Conv2dShape {
     /// Checks that this is a convolution: nothing is 0 but perhaps the padding, the filter fits, nothing overflows.
     ///
@@ -113,7 +116,7 @@ impl Conv2dShape {
                 (Some(input), Some(filter)) if filter > input => {
                     return Err(ShapeError::FilterTooLarge { direction, filter, input, shape });
                 }
-                (Some(_), Some(_)) => {}
+                (Some(input), Some(_)) if input <= MAX_PADDED => {}
                 _ => return Err(ShapeError::TooLarge { shape }),
             }
         }
@@ -201,6 +204,7 @@ mod tests {
     fn overflow_is_an_error() {
         for shape in [
             Conv2dShape { pad: usize::MAX, ..SHAPE },
+            Conv2dShape { pad: 1 << 61, stride: 1 << 62, dilation: 1 << 60, ..SHAPE },
             Conv2dShape { dilation: usize::MAX, ..SHAPE },
             Conv2dShape { c: usize::MAX, ..SHAPE },
             Conv2dShape { h: 1 << 40, w: 1 << 40, ..SHAPE },

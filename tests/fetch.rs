@@ -19,7 +19,7 @@ enum Reply {
     Range(Vec<u8>),
     /// Announces everything, closes after this many bytes.
     Cut(Vec<u8>, usize),
-    /// Announces everything, sends this many bytes, then nothing for two seconds.
+    /// Announces everything, sends this many bytes, then nothing for longer than any test waits.
     Stall(Vec<u8>, usize),
     /// A status without a body.
     Status(u16),
@@ -103,7 +103,7 @@ fn answer(mut stream: &TcpStream, reply: Reply, range: Option<String>) -> std::i
             stream.write_all(&body[..after])?;
             let open = stream.try_clone()?;
             std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_secs(2));
+                std::thread::sleep(Duration::from_secs(60));
                 drop(open);
             });
             Ok(())
@@ -162,8 +162,9 @@ fn options(server: &Server, archive: &[u8]) -> FetchOptions {
     FetchOptions {
         url: Some(server.url.clone()),
         sha256: Some(sha256(archive)),
-        connect_timeout: Duration::from_secs(5),
-        stall_timeout: Duration::from_millis(300),
+        connect_timeout: Duration::from_secs(20),
+        // Long: a loaded machine is no silent server.
+        stall_timeout: Duration::from_secs(20),
         retries: 2,
         backoff: Duration::from_millis(5),
     }
@@ -288,7 +289,8 @@ fn a_silent_server_is_noticed() {
     let body = cifar100(&[]);
     let server = Server::start(vec![Reply::Stall(body.clone(), 900), Reply::Range(body.clone())]);
     let dest = tempfile::tempdir().unwrap();
-    get(dest.path(), &options(&server, &body)).0.unwrap();
+    let impatient = FetchOptions { stall_timeout: Duration::from_secs(2), ..options(&server, &body) };
+    get(dest.path(), &impatient).0.unwrap();
     assert_eq!(server.finish(), [None, Some("bytes=900-".into())]);
 }
 

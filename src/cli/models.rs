@@ -3,8 +3,7 @@
 use super::table::table;
 use super::{CliError, say};
 use crate::metrics::format::{bytes, count};
-use crate::models::{ModelSpec, has_stem, names, plan};
-use crate::train::config::Stem;
+use crate::models::{ModelSpec, Stem, has_stem, names, plan};
 use clap::Args;
 use serde::Serialize;
 

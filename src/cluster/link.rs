@@ -43,14 +43,6 @@ impl Link {
         self.seconds(rounds, rounds * largest as f64)
     }
 
-    /// Pipelined tree broadcast of `bytes` to `world_size - 1` devices.
-    pub fn broadcast_time(&self, bytes: u64, world_size: usize) -> Duration {
-        if world_size < 2 {
-            return Duration::ZERO;
-        }
-        self.seconds((world_size as f64).log2().ceil(), bytes as f64)
-    }
-
     fn seconds(&self, messages: f64, bytes: f64) -> Duration {
         Duration::from_secs_f64(messages * self.latency_s + bytes / self.bytes_per_s)
     }

@@ -20,7 +20,7 @@ pub struct StepRecord {
     /// Longest wait for samples, s.
     #[serde(deserialize_with = "null_as_nan")]
     pub wait_s: f64,
-    /// Longest forward and backward, s.
+    /// Longest forward and backward of a device; on the wall clock that of all devices of this process together, s.
     #[serde(deserialize_with = "null_as_nan")]
     pub compute_s: f64,
     /// Communication, s.

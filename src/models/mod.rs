@@ -12,7 +12,18 @@ pub use error::ModelError;
 
 use crate::nn::{Builder, NnError, Plan};
 use crate::ops::input::ImageShape;
-use crate::train::config::Stem;
+use serde::{Deserialize, Serialize};
+
+/// First layers of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stem {
+    /// 3x3 convolution with stride 1, no pooling; VGG: one linear layer after 512 features.
+    #[default]
+    Cifar,
+    /// 7x7 convolution with stride 2, then max-pool; VGG: adaptive pooling to 7x7 and three linear layers.
+    Imagenet,
+}
 
 /// Which network to build, and how wide.
 #[derive(Clone, Debug, PartialEq)]

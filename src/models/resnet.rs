@@ -1,8 +1,7 @@
 //! ResNet-18/34/50/101/152 (He et al., 2015) as torchvision builds them: stride on the 3x3 convolution of a bottleneck.
 
-use super::{ModelSpec, Sizes};
+use super::{ModelSpec, Sizes, Stem};
 use crate::nn::{BatchNormParams, Builder, Init, NnError, TensorId, Window};
-use crate::train::config::Stem;
 
 const STAGES: [usize; 4] = [64, 128, 256, 512];
 /// Output channels of a bottleneck per inner channel.

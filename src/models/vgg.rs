@@ -1,8 +1,7 @@
 //! VGG-11/13/16/19 (Simonyan and Zisserman, 2014) as torchvision builds them, with and without batch norm.
 
-use super::{ModelSpec, Sizes};
+use super::{ModelSpec, Sizes, Stem};
 use crate::nn::{Builder, Init, NnError, TensorId, Window};
-use crate::train::config::Stem;
 
 const STAGES: [usize; 5] = [64, 128, 256, 512, 512];
 /// Units of the two hidden layers of the ImageNet head.

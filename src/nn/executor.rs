@@ -26,7 +26,7 @@ pub struct DropoutSeed {
 pub struct Executor {
     pub(super) plan: Arc<Plan>,
     pub(super) arena: Aligned<f32>,
-    pub(super) argmax: Vec<u8>,
+    pub(super) argmax: Aligned<u8>,
     /// Batch mean and inverse standard deviation, in the ranges of the running mean and variance.
     pub(super) saved: Vec<f32>,
     pub(super) packed: Aligned<f32>,
@@ -56,11 +56,13 @@ impl Executor {
     /// # Errors
     /// [`NnError::OutOfMemory`] if a buffer cannot be allocated.
     pub fn new(plan: Arc<Plan>) -> Result<Self, NnError> {
+        // First: what fits into memory is far from overflowing the products below.
+        let arena = Aligned::zeroed(plan.memory().numel, "activations")?;
         let (filters, packed_len) = packed_filters(&plan);
         let scratch_len = plan.layers().iter().map(|layer| scratch_len(&plan, layer)).max().unwrap_or(0);
         Ok(Self {
-            arena: Aligned::zeroed(plan.memory().numel, "activations")?,
-            argmax: vec![0; plan.memory().argmax_bytes],
+            arena,
+            argmax: Aligned::zeroed(plan.memory().argmax_bytes, "max-pool positions")?,
             saved: vec![0.0; plan.num_stats()],
             packed: Aligned::zeroed(packed_len, "packed filters")?,
             filters,
@@ -162,7 +164,7 @@ impl Executor {
         stats: &[f32],
         out: &mut [f32],
     ) -> Result<(), NnError> {
-        check_len("out", n * self.plan.classes(), out.len())?;
+        check_len("out", n.saturating_mul(self.plan.classes()), out.len())?;
         self.infer(Call { n, x, params }, stats)?;
         out.copy_from_slice(&self.arena[self.plan.slot(self.plan.logits()).range(n)]);
         Ok(())

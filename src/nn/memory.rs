@@ -3,8 +3,8 @@
 //! Time runs over forward layers `0..L`, the loss at `L`, and backward of layer `i` at `2L - i`. An activation lives from
 //! the layer that writes it to the last reader, forward or backward; a gradient from the backward of its tensor's last
 //! consumer to that of its producer. A shortcut's gradient is that of the batch norm's output after the ReLU's mask, so
-//! the two share a slot and the other branch is added to it. Tensors whose lives do not meet share memory. An evaluation writes and reads
-//! activations in the same order as training's forward pass, so it runs in the same slots.
+//! the two share a slot and the other branch is added to it. Tensors whose lives do not meet share memory. An evaluation
+//! writes and reads activations in the same order as training's forward pass, so it runs in the same slots.
 
 use super::plan::{Layer, Op, TensorId, TensorShape};
 use std::ops::Range;

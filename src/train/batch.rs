@@ -17,13 +17,19 @@ pub fn wanted_batch(config: &BatchConfig, rate: SamplesPerSec) -> usize {
 
 /// The largest batch that a cluster with these mean `rates` can ask of one device.
 pub fn largest_batch(config: &BatchConfig, arrivals: &ArrivalConfig, rates: &[f64]) -> usize {
-    let steady = matches!(arrivals, ArrivalConfig::Constant | ArrivalConfig::Poisson);
-    match config.policy {
-        BatchPolicy::Fixed => config.size,
-        BatchPolicy::Rate if steady => {
-            rates.iter().map(|&rate| wanted_batch(config, SamplesPerSec(rate))).max().unwrap_or(config.min)
+    // Highest rate that a stream announces, over its mean.
+    let peak = match arrivals {
+        ArrivalConfig::Constant | ArrivalConfig::Poisson | ArrivalConfig::Bursty { .. } => Some(1.0),
+        ArrivalConfig::Diurnal { amplitude, .. } => Some(1.0 + amplitude),
+        ArrivalConfig::Trace { .. } => None,
+    };
+    match (config.policy, peak) {
+        (BatchPolicy::Fixed, _) => config.size,
+        (BatchPolicy::Rate, Some(peak)) => {
+            let batch = |&rate: &f64| wanted_batch(config, SamplesPerSec(peak * rate));
+            rates.iter().map(batch).max().unwrap_or(config.min)
         }
-        BatchPolicy::Rate | BatchPolicy::Available => config.max,
+        (BatchPolicy::Rate, None) | (BatchPolicy::Available, _) => config.max,
     }
 }
 
@@ -44,7 +50,13 @@ mod tests {
     fn plans_cover_the_largest_batch() {
         let config = BatchConfig::default();
         assert_eq!(largest_batch(&config, &ArrivalConfig::Constant, &[12.0, 82.0]), 82);
+        let bursty = ArrivalConfig::Bursty { on_s: 1.0, off_s: 9.0 };
+        assert_eq!(largest_batch(&config, &bursty, &[12.0, 82.0]), 82);
         let diurnal = ArrivalConfig::Diurnal { period_s: 10.0, amplitude: 0.5 };
-        assert_eq!(largest_batch(&config, &diurnal, &[12.0, 82.0]), 1024);
+        assert_eq!(largest_batch(&config, &diurnal, &[12.0, 82.0]), 123);
+        let trace = ArrivalConfig::Trace { path: "t".into() };
+        assert_eq!(largest_batch(&config, &trace, &[12.0, 82.0]), 1024);
+        let available = BatchConfig { policy: BatchPolicy::Available, ..config };
+        assert_eq!(largest_batch(&available, &ArrivalConfig::Constant, &[12.0, 82.0]), 1024);
     }
 }

@@ -14,6 +14,7 @@ mod overrides;
 mod schema;
 mod validate;
 
+pub use crate::models::Stem;
 pub use compression::{
     CompressionConfig, DgcConfig, GateConfig, IndexCoding, TopKConfig, TopKScope, ValueCoding,
 };
@@ -74,17 +75,6 @@ pub struct ModelConfig {
     pub weights: Option<PathBuf>,
 }
 
-/// First layers of a network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stem {
-    /// 3x3 convolution with stride 1, no pooling; VGG: one linear layer after 512 features.
-    #[default]
-    Cifar,
-    /// 7x7 convolution with stride 2, then max-pool; VGG: adaptive pooling to 7x7 and three linear layers.
-    Imagenet,
-}
-
 /// Data set and its split over devices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -138,7 +128,8 @@ pub struct ClusterConfig {
     pub compute: ComputeConfig,
     /// Where this process computes. Default `cpu`.
     pub device: DeviceKind,
-    /// A device that has not got its batch after this many seconds goes on with what it has; above 0. Default 600.
+    /// A device that has not got its batch after this many seconds goes on with what it has; above 0, at most 1e9.
+    /// Default 600.
     pub wait_limit_s: f64,
 }
 
@@ -197,11 +188,11 @@ pub enum ClockKind {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LinkConfig {
-    /// Mbit/s of each device's link, above 0. Default 5000.
+    /// Mbit/s of each device's link, 0.001 to 1e12. Default 5000.
     pub bandwidth_mbit_s: f64,
-    /// One-way latency, ms, at least 0. Default 0.5.
+    /// One-way latency, ms, 0 to 1e6. Default 0.5.
     pub latency_ms: f64,
-    /// Share of the bandwidth that a collective reaches, in (0, 1]. Default 0.65: calibrated on Fig. 4b.
+    /// Share of the bandwidth that a collective reaches, in [0.001, 1]. Default 0.65: calibrated on Fig. 4b.
     pub efficiency: f64,
 }
 
@@ -213,14 +204,14 @@ pub enum ComputeConfig {
     K80,
     /// Measured on this machine when the run starts (times differ between runs).
     Measured {
-        /// How many times slower a device is than this machine, above 0.
+        /// How many times slower a device is than this machine, above 0, at most 1e6.
         slowdown: f64,
     },
     /// `overhead_s + batch * per_sample_s`, one value for all devices or one per device.
     Given {
-        /// Fixed seconds per step.
+        /// Fixed seconds per step, 0 to 1e6.
         overhead_s: Vec<f64>,
-        /// Seconds per sample.
+        /// Seconds per sample, 0 to 1e6.
         per_sample_s: Vec<f64>,
     },
 }
@@ -311,7 +302,7 @@ pub struct OptimizerConfig {
     pub lr: f64,
     /// In [0, 1). Default 0.9.
     pub momentum: f64,
-    /// Nesterov momentum. Default false.
+    /// Nesterov momentum, `sgd` only. Default false.
     pub nesterov: bool,
     /// L2 penalty, at least 0. Default 1e-4.
     pub weight_decay: f64,
@@ -360,7 +351,7 @@ pub enum SyncConfig {
     /// Gradients are aggregated in each step.
     #[default]
     EveryStep,
-    /// Local SGD / FedAvg: parameters are averaged every `steps` steps, weighted by samples.
+    /// Local SGD / FedAvg: parameters are averaged every `steps` steps and after the last one, weighted by samples.
     Local {
         /// Steps between averages, at least 1.
         steps: usize,

@@ -239,3 +239,86 @@ fn send_dense<S: Sender>(
     report.sent_elements = (sum.len() * comm.world_size()) as u64;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Link;
+    use crate::comm::LocalCommunicator;
+    use crate::rng::{Philox, Stream};
+    use crate::train::config::{LinkConfig, TopKConfig};
+
+    const NUMEL: usize = 4096;
+    const DEVICES: usize = 4;
+
+    /// Small integers; with `spiky`, one in 64 is so large that top-k loses little.
+    fn gradient(step: usize, device: usize, spiky: bool) -> Vec<f32> {
+        let mut rng = Philox::new(step as u64, Stream::Init, device as u64);
+        let size = |i: usize| if spiky && i.is_multiple_of(64) { 512.0 } else { 1.0 };
+        let value = |i: usize| (rng.below(17) as f32 - 8.0) * size(i);
+        (0..NUMEL).map(value).collect()
+    }
+
+    fn residuals(exchange: &GradientExchange) -> Vec<Vec<f32>> {
+        let GradientExchange::TopK { devices, .. } = exchange else { panic!("top-k is configured") };
+        devices.iter().map(|device| device.residual().to_vec()).collect()
+    }
+
+    fn add(sum: &mut [f32], x: &[f32], weight: f32) {
+        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
+    }
+
+    /// Runs steps in which one device after another has no samples; returns how many were sent compressed.
+    fn assert_conserved(top_k: TopKConfig) -> usize {
+        let config = RunConfig { compression: CompressionConfig::TopK(top_k), ..RunConfig::default() };
+        let mut exchange = GradientExchange::new(&config, NUMEL, &[], DEVICES, DEVICES).unwrap();
+        let mut comm = LocalCommunicator::new(DEVICES, Link::new(&LinkConfig::default()));
+        let mut compressed = 0;
+        for step in 0..12 {
+            // Powers of two and small integers: every sum of f32 is exact, so the law holds to the last bit.
+            let idle = step % DEVICES;
+            let mut weights = vec![0.25, 0.5, 0.25];
+            weights.insert(idle, 0.0);
+            let before = residuals(&exchange);
+            let (mut sum, mut expected) = (vec![0.0; NUMEL], vec![0.0; NUMEL]);
+            before.iter().for_each(|residual| add(&mut expected, residual, 1.0));
+            for (device, &weight) in weights.iter().enumerate() {
+                let grad = match device == idle {
+                    true => vec![f32::NAN; NUMEL], // whatever an idle device has in its buffer
+                    false => gradient(step, device, step % 3 != 2),
+                };
+                exchange.contribute(device, &grad, weight, 0.0, &mut sum).unwrap();
+                if device != idle {
+                    add(&mut expected, &grad, weight as f32);
+                }
+            }
+            let report = exchange.finish(&weights, &mut comm, &mut sum).unwrap();
+            compressed += usize::from(report.compressed);
+            let after = residuals(&exchange);
+            assert!(
+                after[idle] == before[idle],
+                "step {step}: device {idle} has no samples, its residual changed"
+            );
+            after.iter().for_each(|residual| add(&mut sum, residual, 1.0));
+            assert!(
+                sum == expected,
+                "step {step}: sent + residuals differ from gradients + residuals before"
+            );
+        }
+        compressed
+    }
+
+    #[test]
+    fn what_the_cluster_sends_and_keeps_is_what_it_computed_and_kept_whatever_the_gate_says() {
+        let gate = GateConfig::Paper { delta: 0.3, ewma: 1.0 };
+        let compressed = assert_conserved(TopKConfig { density: 0.05, gate, ..TopKConfig::default() });
+        assert!(compressed > 0 && compressed < 12, "the gate never changed its mind: {compressed} of 12");
+    }
+
+    #[test]
+    fn it_holds_too_where_bytes_choose_the_dense_sum_against_the_gate() {
+        let always = TopKConfig { gate: GateConfig::Always, ..TopKConfig::default() };
+        assert_eq!(assert_conserved(TopKConfig { density: 0.9, ..always }), 0);
+        assert_eq!(assert_conserved(TopKConfig { density: 0.05, ..always }), 12);
+    }
+}

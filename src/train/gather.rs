@@ -50,7 +50,12 @@ pub(crate) fn gather_batches(
     let givers = batches.injection.givers(step);
     let ready = wait_for_samples(devices, batches, now)?;
     for device in devices.iter_mut() {
-        take_own(device, batches, inputs, givers.contains(&device.rank), step)?;
+        let wanted = own_batch(device, batches, now).min(batches.max_batch);
+        let given = match givers.contains(&device.rank) {
+            true => batches.injection.shared_positions(step, device.rank, device.stream.held().min(wanted)),
+            false => Vec::new(),
+        };
+        take_own(device, inputs, wanted, &given)?;
     }
     let mut gathered =
         Gathered { ready, injected_samples: 0, injected_bytes: 0, traffic: Traffic::default() };
@@ -118,22 +123,13 @@ fn own_batch(device: &LocalDevice, batches: &BatchRule, now: Duration) -> usize 
     batches.injection.own_batch(wanted_batch(&batches.config, device.stream.rate(now)))
 }
 
-/// Takes a device's own samples straight from its stream into the batch, keeping a copy of those it gives away.
-fn take_own(
-    device: &mut LocalDevice,
-    batches: &BatchRule,
-    inputs: &InputRule,
-    gives: bool,
-    step: u64,
-) -> Result<()> {
-    let wanted = own_batch(device, batches, Duration::ZERO).min(batches.max_batch);
-    let available = device.stream.held().min(wanted);
-    let given =
-        if gives { batches.injection.shared_positions(step, device.rank, available) } else { Vec::new() };
+/// Takes a device's `wanted` own samples, fewer if fewer are held, straight from its stream into the batch, keeping a
+/// copy of those at the positions `given`, which ascend.
+fn take_own(device: &mut LocalDevice, inputs: &InputRule, wanted: usize, given: &[usize]) -> Result<()> {
     let (rank, batch) = (device.rank, &mut device.batch);
     batch.labels.clear();
     batch.shared.clear();
-    device.stream.take(available, &mut |sample| {
+    device.stream.take(wanted, &mut |sample| {
         let position = batch.labels.len();
         if given.binary_search(&position).is_ok() {
             shared_sample::encode(&mut batch.shared, sample.label, sample.offset, sample.pixels);

@@ -10,6 +10,7 @@ use crate::optim::Optimizer;
 /// Parameters and optimizer of each hosted device. Momentum stays with the device when parameters are averaged.
 pub(crate) struct LocalSgd {
     steps: u64,
+    last_step: u64,
     replicas: Vec<Replica>,
     longest_grad: f64,
 }
@@ -21,13 +22,14 @@ struct Replica {
 }
 
 impl LocalSgd {
-    /// Averages every `steps` steps; every device starts from `params`.
-    pub fn new(steps: u64, optimizers: Vec<Optimizer>, params: &[f32]) -> Self {
+    /// Averages every `steps` steps and after `last_step`, so that no planned step is lost; every device starts from
+    /// `params`.
+    pub fn new(steps: u64, last_step: u64, optimizers: Vec<Optimizer>, params: &[f32]) -> Self {
         let replicas = optimizers
             .into_iter()
             .map(|optimizer| Replica { params: params.to_vec(), optimizer, samples: 0 })
             .collect();
-        Self { steps, replicas, longest_grad: 0.0 }
+        Self { steps, last_step, replicas, longest_grad: 0.0 }
     }
 
     /// Parameters of the hosted device number `device`.
@@ -59,7 +61,7 @@ impl LocalSgd {
 
     /// Whether parameters are averaged after step number `step`, counted from 1.
     pub fn averages_after(&self, step: u64) -> bool {
-        step.is_multiple_of(self.steps)
+        step.is_multiple_of(self.steps) || step == self.last_step
     }
 
     /// Replaces `average` and every device's parameters by the weighted average over all devices. Without any sample

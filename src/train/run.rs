@@ -30,11 +30,14 @@ pub fn run(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBool) -
 fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBool) -> Result<RunRecord> {
     let mut trainer = Trainer::new(config)?;
     let parameters = trainer.plan().num_params() as u64;
+    if let Some(out) = &config.run.out {
+        // Before the work: a folder that cannot be made must not cost a trained network.
+        std::fs::create_dir_all(out).map_err(|source| Error::Write { path: out.clone(), source })?;
+    }
     tell(sinks, &Event::Start { config, parameters, data_set: trainer.data_set() })?;
     let (mut steps, mut evals) = (Vec::new(), Vec::new());
     let end = train(&mut trainer, config, sinks, stop, &mut steps, &mut evals)?;
     if let Some(out) = &config.run.out {
-        std::fs::create_dir_all(out).map_err(|source| Error::Write { path: out.clone(), source })?;
         trainer.save(&out.join(PARAMETERS_FILE))?;
     }
     let record = RunRecord {

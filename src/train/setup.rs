@@ -52,10 +52,8 @@ pub(crate) fn load_data(config: &RunConfig) -> Result<DataSets> {
 /// The network's plan for the largest batch of the cluster.
 pub(crate) fn plan_network(config: &RunConfig, data: &DataSets, rates: &[f64]) -> Result<Plan> {
     let found = data.train.classes();
+    config.validate_classes(&data.name.to_string(), found)?;
     let classes = if config.model.classes == 0 { found } else { config.model.classes };
-    if classes < found {
-        return Err(Error::Classes { data_set: data.name.to_string(), found, classes });
-    }
     let spec = ModelSpec {
         name: config.model.name.clone(),
         stem: config.model.stem,

@@ -275,11 +275,14 @@ impl Trainer {
         by_steps.max(by_time).min(1.0)
     }
 
-    /// Batch and weight of every rank.
+    /// Batch and weight of every rank. Under local SGD nothing but the record needs them, so they cost no traffic.
     fn share_counts(&mut self) -> Result<(Vec<usize>, Vec<f64>, Traffic)> {
         let hosted: Vec<f64> = self.devices.iter().map(|device| device.batch.labels.len() as f64).collect();
         let mut all = vec![0.0; self.comm.world_size()];
-        let traffic = self.comm.all_gather_scalars(&hosted, &mut all)?;
+        let mut traffic = self.comm.all_gather_scalars(&hosted, &mut all)?;
+        if matches!(self.update, Update::Local(_)) {
+            traffic = Traffic::default();
+        }
         let local_batch: Vec<usize> = all.into_iter().map(|batch| batch as usize).collect();
         let weights = agg_weights(&local_batch, self.config.aggregation);
         Ok((local_batch, weights, traffic))
@@ -311,9 +314,6 @@ impl Trainer {
         for (index, device) in self.devices.iter_mut().enumerate() {
             let samples = device.batch.labels.len();
             let begin = if injected { all_ready } else { gathered.ready[index] };
-            let compute = device.profile.compute_time(samples);
-            trained.end = trained.end.max(begin + compute);
-            trained.compute = trained.compute.max(compute);
             let params = match &self.update {
                 Update::EveryStep { .. } => &self.params,
                 Update::Local(local) => {
@@ -332,7 +332,12 @@ impl Trainer {
                 &mut self.grad,
                 dropout,
             )?;
-            if !self.clock.is_virtual() {
+            if self.clock.is_virtual() {
+                let compute = device.profile.compute_time(samples);
+                trained.end = trained.end.max(begin + compute);
+                trained.compute = trained.compute.max(compute);
+            } else {
+                // Devices of one process compute one after another.
                 trained.compute += measured.elapsed();
             }
             trained.loss = trained.loss + loss;
@@ -359,12 +364,14 @@ impl Trainer {
         Ok(trained)
     }
 
-    /// Moves the parameters; without any sample in the cluster, or after a value that is not finite, nothing changes.
+    /// Moves the parameters; after a value that is not finite nothing changes, without any sample in the cluster nothing
+    /// but parameters that are due to be averaged.
     fn update(&mut self, global_batch: usize, weights: &[f64], lr: f64, diverged: bool) -> Result<Updated> {
-        if diverged || global_batch == 0 {
+        if diverged {
             return Ok(Updated { diverged, ..Updated::default() });
         }
         match &mut self.update {
+            Update::EveryStep { .. } if global_batch == 0 => Ok(Updated::default()),
             Update::EveryStep { exchange, optimizer, sum } => {
                 finish_every_step(exchange, optimizer, sum, weights, self.comm.as_mut(), &mut self.params, lr)
             }

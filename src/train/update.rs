@@ -29,7 +29,8 @@ impl Update {
         if let SyncConfig::Local { steps } = config.sync {
             let optimizers =
                 (0..hosted).map(|_| optimizer(&config.optimizer, plan)).collect::<Result<_>>()?;
-            return Ok(Self::Local(LocalSgd::new(steps as u64, optimizers, params)));
+            let local = LocalSgd::new(steps as u64, config.run.steps as u64, optimizers, params);
+            return Ok(Self::Local(local));
         }
         let layers: Vec<_> = plan.params().iter().map(|entry| entry.range.clone()).collect();
         let momentum = optimizer_momentum(&config.compression, config.optimizer.momentum);

@@ -107,6 +107,11 @@ const DATA_CASES: &[Case] = &[
         &["bad.csv, line 1"],
     ),
     (&["--devices", "300"], &[], &["300 devices but only 200 training samples"]),
+    (
+        &["--set", "buffer.policy=persistence", "--set", "buffer.spill-dir=none"],
+        &[],
+        &["cannot spill samples to none", "set buffer.spill-dir to an existing folder"],
+    ),
 ];
 
 fn scadles(folder: &Path, arguments: &[&str]) -> Output {
@@ -183,10 +188,10 @@ fn the_benchmark_program_lists_measures_and_refuses() {
         )
     };
     let (code, list, _) = bench(&["--list"]);
-    assert!(code == Some(0) && list.contains("rng/philox-1MiB"), "{list}");
-    let (code, table, _) = bench(&["philox", "--time", "0.02"]);
-    assert!(code == Some(0) && table.contains("median") && table.contains("bytes/s"), "{table}");
-    let (_, json, _) = bench(&["philox", "--time", "0.02", "--json", "--seed", "7"]);
+    assert!(code == Some(0) && list.contains("ring/push-read-3072-bytes"), "{list}");
+    let (code, table, _) = bench(&["ring/", "--time", "0.02"]);
+    assert!(code == Some(0) && table.contains("median") && table.contains("samples/s"), "{table}");
+    let (_, json, _) = bench(&["ring/", "--time", "0.02", "--json", "--seed", "7"]);
     let document: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(document["setting"]["seed"], 7);
     assert!(document["rows"][0]["median_s"].as_f64().unwrap() > 0.0);

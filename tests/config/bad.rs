@@ -57,7 +57,17 @@ const BAD: &[(&str, &str, &[&str])] = &[
         &["single one for all"],
     ),
     ("[cluster.compute]\nkind = \"measured\"\nslowdown = 0", "3:12", &["above 0"]),
-    ("[cluster.link]\nefficiency = 1.5", "2:14", &["at most 1"]),
+    ("[cluster.link]\nefficiency = 1.5", "2:14", &["from 0.001 to 1"]),
+    ("[cluster.link]\nbandwidth-mbit-s = 1e-300", "2:20", &["from 0.001 to"]),
+    ("[cluster.link]\nlatency-ms = 1e300", "2:14", &["from 0 to 1000000"]),
+    ("[cluster]\nwait-limit-s = 1e300", "2:16", &["from 0 to 1000000000"]),
+    ("[cluster]\nwait-limit-s = 0", "2:16", &["above 0"]),
+    (
+        "[cluster.compute]\nkind = \"given\"\noverhead-s = [1]\nper-sample-s = [1e300]",
+        "4:17",
+        &["`cluster.compute.per-sample-s[0]`", "from 0 to 1000000"],
+    ),
+    ("[cluster.compute]\nkind = \"measured\"\nslowdown = 1e300", "3:12", &["from 0 to 1000000"]),
     ("[cluster]\nclock = \"wall\"", "2:9", &["the choices are virtual, real"]),
     (
         "[batch]\nmin = 64\nmax = 32",
@@ -71,6 +81,11 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("[optimizer]\nlr = inf", "2:6", &["`optimizer.lr` is inf"]),
     ("[optimizer]\nmomentum = 1.0", "2:12", &["below 1"]),
     ("[optimizer]\nnesterov = true\nmomentum = 0.0", "2:12", &["needs momentum"]),
+    (
+        "[optimizer]\nkind = \"lars\"\nnesterov = true",
+        "3:12",
+        &["LARS has no Nesterov", "set nesterov to false"],
+    ),
     (
         "[optimizer.schedule]\nkind = \"step\"\nfactor = 0.2\nat = [0.5, 0.25]",
         "4:12",

@@ -1,7 +1,6 @@
-use scadles::models::{self, ModelError, ModelSpec, has_stem};
+use scadles::models::{self, ModelError, ModelSpec, Stem, has_stem};
 use scadles::nn::{Executor, NnError, Op, ParamKind};
 use scadles::ops::input::ImageShape;
-use scadles::train::config::Stem;
 use std::sync::Arc;
 
 fn spec(name: &str, stem: Stem, classes: usize) -> ModelSpec {

@@ -1,11 +1,10 @@
 use safetensors::tensor::{Dtype, TensorView};
 use scadles::models::{
-    self, ModelSpec,
+    self, ModelSpec, Stem,
     weights::{self, Weights, WeightsError},
 };
 use scadles::nn::Plan;
 use scadles::ops::input::ImageShape;
-use scadles::train::config::Stem;
 use std::collections::BTreeMap;
 
 fn small(name: &str, stem: Stem, classes: usize, width: f64) -> Plan {

@@ -3,12 +3,11 @@
 mod gradient;
 mod steps;
 
-use scadles::models::{self, ModelSpec};
+use scadles::models::{self, ModelSpec, Stem};
 use scadles::nn::{DropoutSeed, Executor, Plan};
 use scadles::ops::input::ImageShape;
 use scadles::ops::softmax_xent::LossStats;
 use scadles::rng::{Philox, Stream};
-use scadles::train::config::Stem;
 use std::sync::Arc;
 
 /// A small network with everything a step needs.

@@ -1,6 +1,7 @@
 use super::Net;
+use scadles::models::{self, ModelSpec, Stem};
 use scadles::nn::{DropoutSeed, Executor, NnError};
-use scadles::train::config::Stem;
+use std::sync::Arc;
 
 /// One network of each kind: option A, bottleneck with pooling stem, VGG with dropout.
 fn nets(max_batch: usize) -> Vec<Net> {
@@ -167,4 +168,14 @@ fn calls_that_do_not_fit_are_errors() {
     assert_eq!(*stats, before, "a refused batch leaves the statistics alone");
     let mut unloaded = Executor::new(plan.clone()).unwrap();
     assert_eq!(unloaded.evaluate(&x, &labels, params, stats), Err(NnError::NoParams));
+}
+
+#[test]
+fn a_batch_beyond_all_memory_is_an_error() {
+    for max_batch in [1 << 40, 1 << 44] {
+        let spec = ModelSpec { name: "vgg11".into(), ..ModelSpec::default() };
+        let plan = Arc::new(models::plan(&spec, max_batch).unwrap());
+        let error = Executor::new(plan).unwrap_err();
+        assert!(matches!(error, NnError::OutOfMemory { what: "activations", .. }), "{error}");
+    }
 }

@@ -1,9 +1,8 @@
 //! A training step allocates nothing once warm, whatever the batch.
 
-use scadles::models::{self, ModelSpec};
+use scadles::models::{self, ModelSpec, Stem};
 use scadles::nn::{DropoutSeed, Executor};
 use scadles::ops::input::ImageShape;
-use scadles::train::config::Stem;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

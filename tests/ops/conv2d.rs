@@ -274,6 +274,18 @@ fn a_short_input_is_named() {
     conv.fprop(1, &[0.0; 17], &packed, None, false, &mut [0.0; 18]);
 }
 
+/// Extents whose products wrap around to the lengths of empty slices: nothing may be read on the strength of them.
+#[test]
+fn extents_that_overflow_panic_before_anything_is_read() {
+    let wraps = Conv2dShape { h: 1 << 63, w: 2, ..shape((1, 1), (1, 1), 1, (1, 0, 1)) };
+    assert!(std::panic::catch_unwind(|| CpuConv2d::new(SimdLevel::Portable, &wraps)).is_err());
+    let pixel = shape((2, 2), (1, 1), 1, (1, 0, 1));
+    let conv = CpuConv2d::new(SimdLevel::Portable, &pixel);
+    let packed = vec![0.0; conv.packed_fprop_len()];
+    let fprop = || conv.fprop(1 << 63, &[], &packed, None, false, &mut []);
+    assert!(std::panic::catch_unwind(fprop).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 

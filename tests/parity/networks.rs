@@ -10,10 +10,9 @@
 
 use super::close;
 use super::formula::{channels_last, labels, uniform, values};
-use scadles::models::{self, ModelSpec};
+use scadles::models::{self, ModelSpec, Stem};
 use scadles::nn::{DropoutSeed, Executor, ParamKind, Plan};
 use scadles::ops::input::ImageShape;
-use scadles::train::config::Stem;
 use serde::Deserialize;
 use std::sync::Arc;
 

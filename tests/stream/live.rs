@@ -6,6 +6,8 @@ use scadles::stream::source::{Poll, ReplaySource, SampleSlot, Source, SourceErro
 use scadles::stream::{DeviceStream, LiveOptions, LiveStream, StreamError};
 use scadles::train::config::{ArrivalConfig, BufferConfig, BufferPolicy};
 use scadles::units::SamplesPerSec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SAMPLE_BYTES: u64 = 3072 + 24;
@@ -61,6 +63,27 @@ impl Source for Scripted {
     }
     fn rate(&self, _now: Duration) -> SamplesPerSec {
         SamplesPerSec(100.0)
+    }
+}
+
+/// A source that is silent until `open`.
+struct Gated {
+    source: Scripted,
+    open: Arc<AtomicBool>,
+}
+
+impl Source for Gated {
+    fn pixel_bytes(&self) -> usize {
+        self.source.pixel_bytes()
+    }
+    fn next_arrival(&mut self) -> Result<Option<Duration>, SourceError> {
+        self.source.next_arrival()
+    }
+    fn poll(&mut self, now: Duration, slot: &mut SampleSlot<'_>) -> Result<Poll, SourceError> {
+        if self.open.load(Ordering::Relaxed) { self.source.poll(now, slot) } else { Ok(Poll::NotYet(None)) }
+    }
+    fn rate(&self, now: Duration) -> SamplesPerSec {
+        self.source.rate(now)
     }
 }
 
@@ -122,7 +145,7 @@ fn a_live_replay_arrives_at_its_rate_and_matches_the_virtual_order() {
 
 #[test]
 fn truncation_keeps_the_newest_of_ring_and_overflow() {
-    // Memory for 100 samples in all: of 3000 the ring keeps the oldest 16, the overflow the newest.
+    // The ring holds the oldest 16 of 3000, the others wait behind it.
     let mut stream = scripted(3000, Then::Silence, options(16, buffer(BufferPolicy::Truncation, 40)));
     until(&mut stream, |stream| stream.counters().arrived == 3000);
     assert_eq!(take(&mut stream, 4).len(), 4);
@@ -184,16 +207,9 @@ fn no_samples_are_answered_by_the_deadline() {
     assert!(begin.elapsed() < Duration::from_secs(30) && silent.held() == 0);
 }
 
-/// The first error of a stream that must fail.
+/// The error of a stream that must fail at its first wait: the end of the feeder is never taken for the stream's.
 fn first_error(stream: &mut LiveStream) -> StreamError {
-    let begin = Instant::now();
-    loop {
-        assert!(begin.elapsed() < Duration::from_secs(30), "no error");
-        if let Err(error) = stream.wait_for(99, Duration::ZERO, in_a_minute()) {
-            return error;
-        }
-        stream.take(99, &mut |_| ()).unwrap();
-    }
+    stream.wait_for(16, Duration::ZERO, in_a_minute()).expect_err("a failed source")
 }
 
 #[test]
@@ -216,21 +232,19 @@ fn a_spill_that_fails_reaches_the_trainer() {
     let dir = tempfile::tempdir().unwrap();
     let spill = dir.path().join("spill");
     std::fs::create_dir(&spill).unwrap();
-    let source = ReplaySource::new(
-        Numbered::new(50, 3072),
-        (0..50).collect(),
-        model(5000.0, ArrivalConfig::Constant, 1).arrivals(0),
-        1,
-        0,
-    );
     let config = BufferConfig {
         memory_cap_mib: 1,
         spill_dir: Some(spill.clone()),
         ..buffer(BufferPolicy::Persistence, 0)
     };
-    let mut stream = LiveStream::spawn(Box::new(source.unwrap()), options(16, config)).unwrap();
+    // Nothing comes before the folder is gone.
+    let open = Arc::new(AtomicBool::new(false));
+    let source =
+        Gated { source: Scripted { count: 3000, next: 0, then: Then::End }, open: Arc::clone(&open) };
+    let mut stream = LiveStream::spawn(Box::new(source), options(16, config)).unwrap();
     std::fs::remove_dir(&spill).unwrap();
     std::fs::write(&spill, "").unwrap();
+    open.store(true, Ordering::Relaxed);
     let begin = Instant::now();
     let error = loop {
         assert!(begin.elapsed() < Duration::from_secs(30), "no error");

@@ -183,12 +183,17 @@ fn bad_processes_name_the_field() {
         (ArrivalConfig::Bursty { on_s: 0.0, off_s: 1.0 }, "on-s"),
         (ArrivalConfig::Bursty { on_s: 1.0, off_s: -1.0 }, "off-s"),
         (ArrivalConfig::Bursty { on_s: f64::INFINITY, off_s: 1.0 }, "on-s"),
+        (ArrivalConfig::Bursty { on_s: 1.0, off_s: 1e300 }, "off-s"),
+        (ArrivalConfig::Bursty { on_s: 1e-3, off_s: 1e8 }, "rate while on"),
         (ArrivalConfig::Diurnal { period_s: 0.0, amplitude: 0.5 }, "period-s"),
+        // The phase of so short a period is NaN, which no arrival passes.
+        (ArrivalConfig::Diurnal { period_s: 1e-310, amplitude: 0.5 }, "period-s"),
+        (ArrivalConfig::Diurnal { period_s: 1e10, amplitude: 0.5 }, "period-s"),
         (ArrivalConfig::Diurnal { period_s: 9.0, amplitude: 1.5 }, "amplitude"),
         (ArrivalConfig::Diurnal { period_s: 9.0, amplitude: f64::NAN }, "amplitude"),
     ];
     for (config, field) in cases {
-        let error = RateModel::new(&RatesConfig::List(vec![1.0]), &config, 1, 1).unwrap_err();
+        let error = RateModel::new(&RatesConfig::List(vec![100.0]), &config, 1, 1).unwrap_err();
         assert!(matches!(error, RateError::Arrival { field: named, .. } if named == field), "{error}");
     }
 }

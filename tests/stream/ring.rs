@@ -77,6 +77,10 @@ fn discarding_while_pushing_loses_nothing_uncounted() {
             }
         }
     });
+    // Full at first, so that something is discarded however the threads are scheduled.
+    while consumer.slots() < 32 {
+        std::thread::yield_now();
+    }
     let mut next = 0;
     loop {
         let last = consumer.is_abandoned();

@@ -56,6 +56,28 @@ fn a_diverging_run_ends_by_name_and_keeps_finite_parameters() {
     let record = run(&config);
     assert_eq!(record.end, EndReason::Diverged);
     assert!(record.steps.len() < 60);
+    let trainer = scadles::train::Trainer::new(&config).unwrap();
+    let saved = scadles::models::weights::load(&out.path().join(PARAMETERS_FILE), trainer.plan()).unwrap();
+    assert!(saved.params.iter().all(|param| param.is_finite()));
+}
+
+/// Sees no step.
+struct NoStep;
+
+impl Sink for NoStep {
+    fn event(&mut self, event: &Event<'_>) -> Result<(), MetricsError> {
+        assert!(!matches!(event, Event::Step(_)), "a step was trained before the folder was tried");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_an_error_before_the_first_step() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut config = small(2, &[9.0]);
+    config.run.out = Some(file.path().join("run"));
+    let error = scadles::train::run(&config, &mut [Box::new(NoStep)], &AtomicBool::new(false)).unwrap_err();
+    assert!(matches!(error, scadles::Error::Write { .. }), "{error}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The trainer end to end on the embedded data set: timing, determinism, methods, ends.
 
+mod defects;
 mod determinism;
 mod ends;
+mod joined;
 mod methods;
 mod pace;
 

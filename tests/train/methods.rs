@@ -3,8 +3,8 @@
 use super::{run, small};
 use scadles::train::config::{
     Aggregation, ArrivalConfig, BatchNormStatistics, BatchPolicy, BufferPolicy, ClockKind, CompressionConfig,
-    DgcConfig, GateConfig, InjectedBatch, OptimizerKind, Partition, RunConfig, SyncConfig, TopKConfig,
-    ValueCoding,
+    ComputeConfig, DgcConfig, GateConfig, InjectedBatch, OptimizerKind, Partition, RunConfig, SyncConfig,
+    TopKConfig, ValueCoding,
 };
 
 /// Mean loss of the last steps against that of the first ones.
@@ -69,9 +69,30 @@ fn local_sgd_moves_bytes_only_when_it_averages() {
     let mut config = small(3, &[9.0, 17.0, 5.0]);
     config.compression = CompressionConfig::None;
     config.sync = SyncConfig::Local { steps: 3 };
+    config.run.steps = 7;
     let record = run(&config);
-    let sent: Vec<bool> = record.steps.iter().map(|step| step.sent_elements > 0).collect();
-    assert_eq!(sent, [false, false, true, false, false, true]);
+    // The last step averages too, or what was trained since the sixth would be lost.
+    let averages = [false, false, true, false, false, true, true];
+    for (step, averages) in record.steps.iter().zip(averages) {
+        let moved = [step.sent_elements, step.sent_bytes, step.received_bytes].map(|count| count > 0);
+        assert_eq!((moved, step.comm_s > 0.0), ([averages; 3], averages), "step {}", step.step);
+    }
+}
+
+#[test]
+fn local_sgd_averages_when_it_is_due_even_if_nobody_has_samples_then() {
+    let mut config = small(2, &[0.5]);
+    config.compression = CompressionConfig::None;
+    config.sync = SyncConfig::Local { steps: 3 };
+    config.batch.policy = BatchPolicy::Available;
+    config.cluster.compute = ComputeConfig::Given { overhead_s: vec![0.0], per_sample_s: vec![0.0] };
+    // Samples come every 2 s and patience ends after 1.5 s: every second step has samples, from the second.
+    config.cluster.wait_limit_s = 1.5;
+    let mut trainer = scadles::train::Trainer::new(&config).unwrap();
+    let initial = trainer.params().to_vec();
+    let batches: Vec<u64> = (0..3).map(|_| trainer.step().unwrap().global_batch).collect();
+    assert_eq!(batches, [0, 2, 0]);
+    assert!(trainer.params() != initial, "the average was skipped");
 }
 
 #[test]
@@ -170,8 +191,11 @@ fn the_wall_clock_feeds_it_through_the_ring() {
     let mut config = small(2, &[200.0, 100.0]);
     config.cluster.clock = ClockKind::Real;
     config.batch.policy = BatchPolicy::Available;
+    // The profile of a simulated device says nothing about real time.
+    config.cluster.compute = ComputeConfig::Given { overhead_s: vec![1000.0], per_sample_s: vec![0.0] };
     let record = run(&config);
     assert_eq!(record.steps.len(), 6);
+    assert!(record.steps.iter().all(|step| step.compute_s > 0.0 && step.compute_s <= step.step_s));
     assert!(record.steps.iter().all(|step| step.global_batch > 0 && step.step_s > 0.0));
     let times: Vec<f64> = record.steps.iter().map(|step| step.time_s).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");

@@ -6,7 +6,8 @@ use scadles::cluster::{DeviceProfile, Link};
 use scadles::models::{self, ModelSpec};
 use scadles::nn::Op;
 use scadles::train::config::{
-    Aggregation, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, LinkConfig, RunConfig, Stem,
+    Aggregation, ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, LinkConfig,
+    RunConfig, Stem,
 };
 
 /// DDL on a cluster whose step takes `t` seconds of computing and nothing to communicate.
@@ -51,6 +52,25 @@ fn scadles_waits_for_one_second_of_samples_at_most() {
     for step in &record.steps[1..] {
         assert!((step.step_s - 1.0).abs() < 1e-6, "{}", step.step_s);
     }
+}
+
+/// The batch follows the rate of the moment, not that of the start.
+#[test]
+fn a_diurnal_stream_changes_the_batch_from_step_to_step() {
+    let (rates, period_s, amplitude) = ([20.0, 10.0], 8.0, 0.9);
+    let mut config = ddl(&rates, 1.0);
+    config.cluster.arrivals = ArrivalConfig::Diurnal { period_s, amplitude };
+    config.batch.policy = BatchPolicy::Rate;
+    let record = run(&config);
+    let mut begin_s = 0.0;
+    for step in &record.steps {
+        let swing = 1.0 + amplitude * (std::f64::consts::TAU * begin_s / period_s).sin();
+        let wanted: Vec<u64> = rates.iter().map(|rate| (rate * swing).round().max(1.0) as u64).collect();
+        assert_eq!(step.local_batch, wanted, "step {} begins at {begin_s} s", step.step);
+        begin_s = step.time_s;
+    }
+    let first: Vec<u64> = record.steps.iter().map(|step| step.local_batch[0]).collect();
+    assert!(first.iter().max() > first.iter().min(), "the rate never changed: {first:?}");
 }
 
 #[test]

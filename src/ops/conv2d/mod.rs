@@ -15,8 +15,8 @@
 //! N = 0 is allowed: `fprop` and `dgrad` then do nothing and `wgrad` writes zeros.
 //!
 //! # Panics
-//! A shape must have passed [`Conv2dShape::validate`]. Every pass panics, naming itself and the shape, when a slice has
-//! a length other than the shape's (scratch may be longer).
+//! Every function panics on a shape that [`Conv2dShape::validate`] refuses, and every pass, naming itself and the shape,
+//! when a slice has a length other than the shape's (scratch may be longer).
 
 pub mod cpu;
 

@@ -88,18 +88,19 @@ impl LiveStream {
 
     /// Updates `held`; returns whether no sample will come any more.
     fn look(&mut self) -> Result<bool, StreamError> {
-        self.check_feeder()?;
         // In this order: after "abandoned" the number of samples is final.
         let last = self.consumer.is_abandoned();
+        self.check_feeder(last)?;
         self.held = self.consumer.slots();
         Ok(last)
     }
 
-    /// Joins the feeder if it has finished, and returns what made it fail.
-    fn check_feeder(&mut self) -> Result<(), StreamError> {
+    /// Joins the feeder if it has finished, and returns what made it fail. One that is `gone` from the ring is about to
+    /// finish and waited for: a failure must not pass for the end of the stream.
+    fn check_feeder(&mut self, gone: bool) -> Result<(), StreamError> {
         let device = self.options.device;
         match std::mem::replace(&mut self.feeder, FeederThread::Failed) {
-            FeederThread::Running(handle) if handle.is_finished() => match handle.join() {
+            FeederThread::Running(handle) if gone || handle.is_finished() => match handle.join() {
                 Ok(result) => result?,
                 Err(panic) => {
                     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

@@ -113,9 +113,7 @@ impl Iterator for Arrivals {
                 seconds_to_ns(self.time_s)?
             }
             Process::Bursty { rate, on_s, off_s } => {
-                // The rate while on that keeps the mean over both phases.
-                let on_rate = rate * (on_s + off_s) / on_s;
-                let mut time_s = self.time_s + exponential(&mut self.rng) / on_rate;
+                let mut time_s = self.time_s + exponential(&mut self.rng) / burst_rate(*rate, *on_s, *off_s);
                 while time_s > self.on_until_s {
                     // A Poisson process has no memory either: the part of the gap beyond the phase is on time of the next.
                     let beyond = time_s - self.on_until_s;
@@ -137,6 +135,11 @@ impl Iterator for Arrivals {
         self.count = count;
         Some(Duration::from_nanos(time_ns))
     }
+}
+
+/// The rate while on that makes `rate` the mean over both phases.
+pub(super) fn burst_rate(rate: f64, on_s: f64, off_s: f64) -> f64 {
+    rate * (on_s + off_s) / on_s
 }
 
 fn diurnal_phase(time_s: f64, period_s: f64) -> f64 {

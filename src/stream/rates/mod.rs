@@ -13,7 +13,7 @@ pub use trace::{RateTrace, TraceSegment};
 
 use crate::train::config::{ArrivalConfig, RatesConfig};
 use crate::units::SamplesPerSec;
-use arrivals::Process;
+use arrivals::{Process, burst_rate};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub enum RateError {
         devices: usize,
     },
     /// A rate that no stream can have.
-    #[error("stream rate {rate} of device {device}: it must be from 1e-6 to 1e9 samples/s")]
+    #[error("stream rate {rate:?} of device {device}: it must be from 1e-6 to 1e9 samples/s")]
     Rate {
         /// Device, from 0.
         device: usize,
@@ -46,7 +46,7 @@ pub enum RateError {
         rate: f64,
     },
     /// A field of an arrival process out of its range.
-    #[error("arrival process {process}: {field} is {value}, it must be {must_be}")]
+    #[error("arrival process {process}: {field} is {value:?}, it must be {must_be}")]
     Arrival {
         /// Name of the process.
         process: &'static str,
@@ -114,12 +114,16 @@ impl RateModel {
             ArrivalConfig::Constant => rates.into_iter().map(|rate| Process::Constant { rate }).collect(),
             ArrivalConfig::Poisson => rates.into_iter().map(|rate| Process::Poisson { rate }).collect(),
             ArrivalConfig::Bursty { on_s, off_s } => {
-                check("bursty", "on-s", *on_s, *on_s >= 1e-3, "at least 0.001 s")?;
-                check("bursty", "off-s", *off_s, *off_s >= 0.0, "at least 0 s")?;
+                check("bursty", "on-s", *on_s, SPAN_S.contains(on_s), "from 0.001 to 1e9 s")?;
+                check("bursty", "off-s", *off_s, (0.0..=1e9).contains(off_s), "from 0 to 1e9 s")?;
+                let burst = |rate: &f64| burst_rate(*rate, *on_s, *off_s);
+                let highest = rates.iter().map(burst).fold(0.0, f64::max);
+                let resolved = highest <= *lists::RATE_RANGE.end();
+                check("bursty", "rate while on", highest, resolved, "at most 1e9 samples/s: lengthen on-s")?;
                 rates.into_iter().map(|rate| Process::Bursty { rate, on_s: *on_s, off_s: *off_s }).collect()
             }
             ArrivalConfig::Diurnal { period_s, amplitude } => {
-                check("diurnal", "period-s", *period_s, *period_s > 0.0, "above 0 s")?;
+                check("diurnal", "period-s", *period_s, SPAN_S.contains(period_s), "from 0.001 to 1e9 s")?;
                 check("diurnal", "amplitude", *amplitude, (0.0..=1.0).contains(amplitude), "from 0 to 1")?;
                 rates
                     .into_iter()
@@ -149,6 +153,10 @@ impl RateModel {
         Arrivals::new(self.processes[device].clone(), self.seed, device as u64)
     }
 }
+
+/// Lengths that a phase or a period can have, s: shorter ones would take no time beside the f64 of a late arrival, and
+/// no arrival would ever be found.
+const SPAN_S: std::ops::RangeInclusive<f64> = 1e-3..=1e9;
 
 fn check(
     process: &'static str,

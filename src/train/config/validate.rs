@@ -2,8 +2,8 @@
 
 use super::error::{ConfigError, Problem};
 use super::{
-    ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, GateConfig, Partition,
-    RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
+    ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, GateConfig, OptimizerKind,
+    Partition, RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
 };
 use crate::models;
 
@@ -13,6 +13,12 @@ const RATE_LISTS: [&str; 6] = ["S1", "S2", "S1'", "S2'", "S1p", "S2p"];
 const SAMPLE_BYTES: u64 = 3072;
 /// Largest batch of one device.
 const MAX_BATCH: usize = 65_536;
+/// Longest wait for a batch: 30 years. Here and below: far beyond use, and sums of such times stay in a `Duration`.
+const MAX_WAIT_S: f64 = 1e9;
+/// Longest computation of a step, or of one sample.
+const MAX_COMPUTE_S: f64 = 1e6;
+/// Largest slowdown of a device against this machine.
+const MAX_SLOWDOWN: f64 = 1e6;
 /// Classes of the embedded data set.
 const EMBEDDED_CLASSES: usize = 10;
 
@@ -153,19 +159,26 @@ impl RunConfig {
                 }
             }
         }
-        above_zero("cluster.link.bandwidth-mbit-s", cluster.link.bandwidth_mbit_s)?;
-        not_negative("cluster.link.latency-ms", cluster.link.latency_ms)?;
-        positive_share("cluster.link.efficiency", cluster.link.efficiency)?;
+        let link = &cluster.link;
+        between("cluster.link.bandwidth-mbit-s", link.bandwidth_mbit_s, 1e-3, 1e12)?;
+        between("cluster.link.latency-ms", link.latency_ms, 0.0, 1e6)?;
+        between("cluster.link.efficiency", link.efficiency, 1e-3, 1.0)?;
         above_zero("cluster.wait-limit-s", cluster.wait_limit_s)?;
+        between("cluster.wait-limit-s", cluster.wait_limit_s, 0.0, MAX_WAIT_S)?;
         match &cluster.compute {
             ComputeConfig::K80 => Ok(()),
-            ComputeConfig::Measured { slowdown } => above_zero("cluster.compute.slowdown", *slowdown),
+            ComputeConfig::Measured { slowdown } => {
+                above_zero("cluster.compute.slowdown", *slowdown)?;
+                between("cluster.compute.slowdown", *slowdown, 0.0, MAX_SLOWDOWN)
+            }
             ComputeConfig::Given { overhead_s, per_sample_s } => {
                 let lists = [("overhead-s", overhead_s), ("per-sample-s", per_sample_s)];
                 lists.into_iter().try_for_each(|(key, list)| {
                     let key = format!("cluster.compute.{key}");
                     per_device(&key, list.len(), cluster.devices, true)?;
-                    list.iter().enumerate().try_for_each(|(i, &s)| not_negative(&format!("{key}[{i}]"), s))
+                    let fits =
+                        |(i, &s): (usize, &f64)| between(&format!("{key}[{i}]"), s, 0.0, MAX_COMPUTE_S);
+                    list.iter().enumerate().try_for_each(fits)
                 })
             }
         }
@@ -227,6 +240,11 @@ impl RunConfig {
         if optimizer.nesterov && optimizer.momentum == 0.0 {
             let why = "Nesterov momentum needs momentum above 0";
             return Err(conflict(&["optimizer.nesterov", "optimizer.momentum"], why, "set momentum, as 0.9"));
+        }
+        if optimizer.nesterov && optimizer.kind == OptimizerKind::Lars {
+            let why = "LARS has no Nesterov momentum";
+            let cure = "set nesterov to false, or optimizer.kind to \"sgd\"";
+            return Err(conflict(&["optimizer.nesterov", "optimizer.kind"], why, cure));
         }
         let ScheduleConfig::Step { factor, at } = &optimizer.schedule else { return Ok(()) };
         positive_share("optimizer.schedule.factor", *factor)?;
@@ -302,6 +320,10 @@ fn conflict(keys: &[&'static str], why: &str, cure: &str) -> Problem {
 
 fn require(fits: bool, key: &str, value: f64, expected: &str) -> Result<(), Problem> {
     if fits && value.is_finite() { Ok(()) } else { Err(out_of_range(key, value, expected)) }
+}
+
+fn between(key: &str, value: f64, low: f64, high: f64) -> Result<(), Problem> {
+    require((low..=high).contains(&value), key, value, &format!("from {low} to {high}"))
 }
 
 fn share(key: &str, value: f64) -> Result<(), Problem> {

@@ -27,9 +27,16 @@ pub struct CpuConv2d<'a> {
 }
 
 impl<'a> CpuConv2d<'a> {
-    /// The passes of `shape` with the instructions of `level`, which must be available on this machine.
+    /// The passes of `shape` with the instructions of `level`.
+    ///
+    /// # Panics
+    /// If `level` is not available on this machine or `shape` is no convolution ([`Conv2dShape::validate`]): the passes
+    /// trust both when they compute addresses.
     pub fn new(level: SimdLevel, shape: &'a Conv2dShape) -> Self {
         assert!(level.is_available(), "conv2d: {level:?} is not available on this machine");
+        if let Err(error) = shape.validate() {
+            panic!("conv2d: {error}");
+        }
         Self { level, shape }
     }
 
@@ -72,10 +79,10 @@ impl<'a> CpuConv2d<'a> {
         relu: bool,
         y: &mut [f32],
     ) {
-        self.check("fprop", "x", x.len(), n * self.shape.x_len());
+        self.check("fprop", "x", x.len(), numel(n, self.shape.x_len()));
         self.check("fprop", "packed", packed.len(), self.packed_fprop_len());
         self.check("fprop", "bias", bias.map_or(self.shape.k, <[f32]>::len), self.shape.k);
-        self.check("fprop", "y", y.len(), n * self.shape.y_len());
+        self.check("fprop", "y", y.len(), numel(n, self.shape.y_len()));
         let gather = Gather::fprop(self.shape);
         Product { gather: &gather, n, input: x, packed, epilogue: Epilogue { bias, relu } }
             .run(self.level, y);
@@ -83,9 +90,9 @@ impl<'a> CpuConv2d<'a> {
 
     /// See [`super::dgrad`].
     pub fn dgrad(&self, n: usize, dy: &[f32], packed: &[f32], dx: &mut [f32]) {
-        self.check("dgrad", "dy", dy.len(), n * self.shape.y_len());
+        self.check("dgrad", "dy", dy.len(), numel(n, self.shape.y_len()));
         self.check("dgrad", "packed", packed.len(), self.packed_dgrad_len());
-        self.check("dgrad", "dx", dx.len(), n * self.shape.x_len());
+        self.check("dgrad", "dx", dx.len(), numel(n, self.shape.x_len()));
         let mut rest = packed;
         for gather in Gather::dgrad_phases(self.shape) {
             let (packed, after) = rest.split_at(gather.packed_len());
@@ -97,8 +104,8 @@ impl<'a> CpuConv2d<'a> {
 
     /// See [`super::wgrad`].
     pub fn wgrad(&self, n: usize, x: &[f32], dy: &[f32], dfilter: &mut [f32], scratch: &mut [f32]) {
-        self.check("wgrad", "x", x.len(), n * self.shape.x_len());
-        self.check("wgrad", "dy", dy.len(), n * self.shape.y_len());
+        self.check("wgrad", "x", x.len(), numel(n, self.shape.x_len()));
+        self.check("wgrad", "dy", dy.len(), numel(n, self.shape.y_len()));
         self.check("wgrad", "dfilter", dfilter.len(), self.shape.filter_len());
         let plan = wgrad::Plan::new(self.shape, n);
         let scratch_len = plan.scratch_len();
@@ -123,4 +130,9 @@ impl<'a> CpuConv2d<'a> {
             self.shape,
         );
     }
+}
+
+/// Elements of `n` images; a product that overflows becomes a length that no slice has.
+fn numel(n: usize, image_len: usize) -> usize {
+    n.saturating_mul(image_len)
 }

@@ -86,7 +86,7 @@ impl Plan {
 /// Chunks that `n` images may be cut into; never falls as `n` grows.
 fn most_chunks(gather: &Gather, column_block: usize, columns: usize, n: usize) -> usize {
     let blocks = gather.c_out.div_ceil(BLOCK_CHANNELS) * columns.div_ceil(column_block);
-    let macs = n * gather.grid_len() * gather.depth() * gather.c_out;
+    let macs = n.saturating_mul(gather.grid_len() * gather.depth() * gather.c_out);
     TARGET_UNITS.div_ceil(blocks).min(macs / CHUNK_MACS).max(1)
 }
 
