@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 pub(super) struct RunArgs {
     /// Configuration file (TOML), see examples/ [default: ScaDLES on the embedded data set]
     config: Option<PathBuf>,
-    /// Folder for metrics, report and parameters [default: runs/<name>, numbered if taken]
+    /// Folder for metrics, report and parameters [default: runs/NAME, numbered if taken]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
