@@ -44,7 +44,7 @@ pub struct StepRecord {
     pub compressed: bool,
     /// Devices that voted to compress.
     pub votes: u64,
-    /// Largest averaged gate value over devices, compared with delta.
+    /// Mean of the devices' averaged gate values, weighted as their gradients: what is compared with delta.
     #[serde(deserialize_with = "null_as_nan")]
     pub gate_value: f64,
     /// Gradient elements sent by all devices.

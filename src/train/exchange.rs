@@ -157,7 +157,9 @@ impl GradientExchange {
                     .map(|(&value, &agg_weight)| Vote { value, agg_weight })
                     .collect();
                 report.votes = votes.iter().filter(|vote| votes_to_compress(config, vote)).count() as u64;
-                report.gate_value = all_values.iter().copied().fold(0.0, f64::max);
+                let total: f64 = weights.iter().sum();
+                let weighted: f64 = votes.iter().map(|vote| vote.agg_weight * vote.value).sum();
+                report.gate_value = if total > 0.0 { weighted / total } else { 0.0 };
                 if decide(config, &votes) == Decision::Compressed {
                     send_smallest(devices, payloads, comm, sum, &mut report)?;
                 } else {
