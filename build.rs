@@ -5,6 +5,7 @@
 //! `sm_90,compute_90`). `scripts/install-nvcc` puts nvcc where it is found without any of them.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -39,7 +40,8 @@ fn build() -> Result<(), String> {
         return write_table(&out, &[], &[], "");
     };
     println!("cargo:rerun-if-changed={}", nvcc.display());
-    let list = env::var("SCADLES_CUDA_ARCHS").unwrap_or_else(|_| DEFAULT_ARCHITECTURES.into());
+    let list = setting("SCADLES_CUDA_ARCHS").unwrap_or_else(|| DEFAULT_ARCHITECTURES.into());
+    let list = list.to_string_lossy();
     let architectures: Vec<&str> = list.split([',', ' ']).filter(|item| !item.is_empty()).collect();
     let targets = architectures.iter().map(|name| target(name)).collect::<Result<Vec<_>, _>>()?;
     let kernels = sources()?;
@@ -49,14 +51,14 @@ fn build() -> Result<(), String> {
 }
 
 /// The value of an environment variable, if it is set to something.
-fn setting(name: &str) -> Option<PathBuf> {
-    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+fn setting(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The compiler by its real path, since through a link it does not find its headers. What is named must be there.
 fn find_nvcc() -> Result<Option<PathBuf>, String> {
     let real = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
-    if let Some(nvcc) = setting("NVCC") {
+    if let Some(nvcc) = setting("NVCC").map(PathBuf::from) {
         if nvcc.as_os_str() == "none" {
             return Ok(None);
         }
@@ -68,7 +70,7 @@ fn find_nvcc() -> Result<Option<PathBuf>, String> {
     for (name, inside) in
         [("SCADLES_NVCC_DIR", IN_WHEELS), ("CUDA_HOME", "bin/nvcc"), ("CUDA_PATH", "bin/nvcc")]
     {
-        let Some(folder) = setting(name) else { continue };
+        let Some(folder) = setting(name).map(PathBuf::from) else { continue };
         if let Some(nvcc) = real(&folder.join(inside)) {
             return Ok(Some(nvcc));
         }
