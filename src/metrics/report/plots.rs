@@ -171,8 +171,7 @@ pub(super) fn gate(run: &RunRecord) -> Option<Chart> {
     ];
     let description = "Averaged loss of gradient norm by compression, per step, against the threshold delta; each dot \
                        is a decision.";
-    let mut chart =
-        chart("Gate, highest value of all devices", description, Over::Steps.axis(), Unit::Plain, series);
+    let mut chart = chart("Gate, mean over devices", description, Over::Steps.axis(), Unit::Plain, series);
     chart.rules.push(Rule { name: format!("delta {delta}"), y: delta });
     chart.include_y.push(0.0);
     Some(chart)
