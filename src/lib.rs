@@ -55,6 +55,7 @@ pub mod device;
 pub mod error;
 pub mod metrics;
 pub mod models;
+mod nearest;
 pub mod nn;
 pub mod ops;
 pub mod optim;

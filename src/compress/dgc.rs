@@ -10,7 +10,7 @@
 //! Momentum is applied here, per device, so the optimizer must not apply it again: see [`optimizer_momentum`].
 
 use super::coding::Coding;
-use super::error::{CompressError, check_density, check_len, check_range};
+use super::error::{CompressError, check_contribution, check_density, check_len, check_range};
 use super::error_feedback::fill_zero;
 use super::pack::{Companion, PayloadInfo, empty_payload, pack, payload_bytes_bound};
 use super::plan::{BLOCK_LEN, Plan};
@@ -91,11 +91,7 @@ impl DgcCompressor {
         agg_weight: f32,
         progress: f64,
     ) -> Result<Option<Norms>, CompressError> {
-        check_len("gradient", grad.len(), self.plan.numel())?;
-        check_range("agg_weight", agg_weight.into(), 0.0..f64::INFINITY, "finite and at least 0")?;
-        if self.poisoned {
-            return Err(CompressError::Poisoned);
-        }
+        check_contribution(grad.len(), self.plan.numel(), agg_weight, self.poisoned)?;
         self.selection = None;
         if agg_weight == 0.0 {
             return Ok(None);

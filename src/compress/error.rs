@@ -91,3 +91,15 @@ pub(super) fn check_range(
 ) -> Result<(), CompressError> {
     if range.contains(&value) { Ok(()) } else { Err(CompressError::OutOfRange { what, value, range: words }) }
 }
+
+/// `Ok` if a device can take a gradient of `found` elements with this weight.
+pub(super) fn check_contribution(
+    found: usize,
+    expected: usize,
+    agg_weight: f32,
+    poisoned: bool,
+) -> Result<(), CompressError> {
+    check_len("gradient", found, expected)?;
+    check_range("agg_weight", agg_weight.into(), 0.0..f64::INFINITY, "finite and at least 0")?;
+    if poisoned { Err(CompressError::Poisoned) } else { Ok(()) }
+}

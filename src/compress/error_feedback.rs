@@ -12,7 +12,7 @@
 //! residuals equals the weighted sum of gradients plus the old residuals even when weights change from step to step.
 
 use super::coding::Coding;
-use super::error::{CompressError, check_density, check_len, check_range};
+use super::error::{CompressError, check_contribution, check_density, check_len};
 use super::pack::{Companion, PayloadInfo, empty_payload, pack, payload_bytes_bound};
 use super::plan::Plan;
 use super::topk::{Norms, Selection, guess_brackets, not_finite, update_and_select};
@@ -81,11 +81,7 @@ impl DeviceCompressor {
     /// the last the residual is lost, and the device refuses to go on until [`DeviceCompressor::reset`] or
     /// [`DeviceCompressor::load_residual`].
     pub fn accumulate(&mut self, grad: &[f32], agg_weight: f32) -> Result<Option<Norms>, CompressError> {
-        check_len("gradient", grad.len(), self.plan.numel())?;
-        check_range("agg_weight", agg_weight.into(), 0.0..f64::INFINITY, "finite and at least 0")?;
-        if self.poisoned {
-            return Err(CompressError::Poisoned);
-        }
+        check_contribution(grad.len(), self.plan.numel(), agg_weight, self.poisoned)?;
         self.selection = None;
         if agg_weight == 0.0 {
             return Ok(None);

@@ -1,6 +1,7 @@
 //! Why a network cannot be built.
 
 use super::names;
+use crate::nearest::edits;
 use crate::nn::NnError;
 use crate::ops::input::ImageShape;
 use thiserror::Error;
@@ -61,26 +62,10 @@ impl ModelError {
     /// The error for `name`, with the three nearest known names.
     pub(super) fn unknown(name: &str) -> Self {
         let mut nearest = names().to_vec();
-        nearest.sort_by_key(|known| edit_distance(&name.to_lowercase(), known));
+        nearest.sort_by_key(|known| edits(&name.to_lowercase(), known));
         nearest.truncate(3);
         Self::Unknown { name: name.into(), nearest }
     }
-}
-
-/// Levenshtein distance in characters.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let change = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -93,6 +78,5 @@ mod tests {
         assert_eq!(nearest[0], "resnet18");
         let ModelError::Unknown { nearest, .. } = ModelError::unknown("vgg19bn") else { panic!() };
         assert_eq!(nearest[0], "vgg19_bn");
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
     }
 }

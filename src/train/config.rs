@@ -9,17 +9,16 @@ mod defaults;
 mod error;
 mod load;
 mod locate;
-mod nearest;
 mod overrides;
 mod schema;
 mod validate;
 
 pub use crate::models::Stem;
+pub use crate::nearest::nearest;
 pub use compression::{
     CompressionConfig, DgcConfig, GateConfig, IndexCoding, TopKConfig, TopKScope, ValueCoding,
 };
 pub use error::{ConfigError, Location, Problem};
-pub use nearest::nearest;
 pub use overrides::Override;
 
 use serde::{Deserialize, Serialize};

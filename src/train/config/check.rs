@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, Problem};
 use super::locate::Document;
-use super::nearest::nearest;
+use super::nearest;
 use super::schema::{Field, Kind, Variant, variant_fields};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
