@@ -13,7 +13,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Machine code for these devices, and PTX that newer ones compile when the kernel is loaded.
-const DEFAULT_ARCHITECTURES: &str = "sm_80,sm_87,sm_89,sm_90,compute_90";
+const DEFAULT_ARCHITECTURES: &str = "sm_80,sm_87,sm_89,sm_90,sm_90a,compute_90";
+/// Kernel files with this ending use instructions that only Hopper has.
+const HOPPER_ONLY: &str = "_wgmma";
+const HOPPER: &str = "sm_90a";
 const ENVIRONMENT: [&str; 5] = ["NVCC", "CUDA_HOME", "CUDA_PATH", "SCADLES_NVCC_DIR", "SCADLES_CUDA_ARCHS"];
 /// nvcc inside a folder of NVIDIA's Python wheels.
 const IN_WHEELS: &str = "nvidia/cu13/bin/nvcc";
@@ -37,17 +40,34 @@ fn build() -> Result<(), String> {
     println!("cargo:rerun-if-changed=kernels");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs runs under cargo")?);
     let Some(nvcc) = find_nvcc()? else {
-        return write_table(&out, &[], &[], "");
+        return write_table(&out, &sources()?, &[], &[], "");
     };
     println!("cargo:rerun-if-changed={}", nvcc.display());
     let list = setting("SCADLES_CUDA_ARCHS").unwrap_or_else(|| DEFAULT_ARCHITECTURES.into());
     let list = list.to_string_lossy();
     let architectures: Vec<&str> = list.split([',', ' ']).filter(|item| !item.is_empty()).collect();
-    let targets = architectures.iter().map(|name| target(name)).collect::<Result<Vec<_>, _>>()?;
     let kernels = sources()?;
-    compile_all(&nvcc, &targets, &kernels, &out)?;
-    let names: Vec<&str> = kernels.iter().map(|(name, _)| name.as_str()).collect();
-    write_table(&out, &names, &architectures, &toolkit(&nvcc)?)
+    let mut jobs = Vec::new();
+    for (name, path) in &kernels {
+        let targets = targets(name, &architectures)?;
+        if !targets.is_empty() {
+            jobs.push((name.as_str(), path.as_path(), targets));
+        }
+    }
+    compile_all(&nvcc, &jobs, &out)?;
+    let names: Vec<&str> = jobs.iter().map(|(name, ..)| *name).collect();
+    write_table(&out, &kernels, &names, &architectures, &toolkit(&nvcc)?)
+}
+
+/// nvcc's arguments for one kernel file. Hopper's own machine code is for the files that need it; the others take it only
+/// where nothing else was asked for.
+fn targets(kernel: &str, architectures: &[&str]) -> Result<Vec<String>, String> {
+    let others = architectures.iter().any(|name| *name != HOPPER);
+    let wanted = |name: &&&str| match kernel.ends_with(HOPPER_ONLY) {
+        true => **name == HOPPER,
+        false => **name != HOPPER || !others,
+    };
+    architectures.iter().filter(wanted).map(|name| target(name)).collect()
 }
 
 /// The value of an environment variable, if it is set to something.
@@ -114,20 +134,18 @@ fn sources() -> Result<Vec<(String, PathBuf)>, String> {
     Ok(kernels)
 }
 
+/// Name, path and targets of a kernel file to compile.
+type Job<'a> = (&'a str, &'a Path, Vec<String>);
+
 /// Compiles every kernel, as many at a time as cargo allows jobs.
-fn compile_all(
-    nvcc: &Path,
-    targets: &[String],
-    kernels: &[(String, PathBuf)],
-    out: &Path,
-) -> Result<(), String> {
+fn compile_all(nvcc: &Path, kernels: &[Job], out: &Path) -> Result<(), String> {
     let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..kernels.len().min(jobs) {
             scope.spawn(|| {
-                while let Some((name, path)) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((name, path, targets)) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(message) = compile(nvcc, targets, path, &out.join(format!("{name}.fatbin"))) {
                         failures.lock().expect("no compiling thread panics").push(message);
                     }
@@ -168,12 +186,56 @@ fn toolkit(nvcc: &Path) -> Result<String, String> {
     release.map(Into::into).ok_or_else(|| format!("{} --version names no release: {text}", nvcc.display()))
 }
 
-fn write_table(out: &Path, kernels: &[&str], architectures: &[&str], toolkit: &str) -> Result<(), String> {
+/// Names of a source's entry points, in the order of the text.
+fn entries(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in source.split("extern \"C\" __global__").skip(1) {
+        let mut rest = rest.trim_start();
+        loop {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            rest = match word {
+                "void" => after.trim_start(),
+                "__launch_bounds__" => skip_parentheses(after).trim_start(),
+                _ => break found.push(word.to_string()),
+            };
+        }
+    }
+    found
+}
+
+fn skip_parentheses(text: &str) -> &str {
+    let mut depth = 0;
+    for (i, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' if depth == 1 => return &text[i + 1..],
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    ""
+}
+
+fn write_table(
+    out: &Path,
+    sources: &[(String, PathBuf)],
+    compiled: &[&str],
+    architectures: &[&str],
+    toolkit: &str,
+) -> Result<(), String> {
     let image =
         |name: &&str| format!("    ({name:?}, include_bytes!({:?})),\n", out.join(format!("{name}.fatbin")));
-    let images: String = kernels.iter().map(image).collect();
+    let images: String = compiled.iter().map(image).collect();
+    let mut table = String::new();
+    for (name, path) in sources {
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        table += &format!("    ({name:?}, &{:?}),\n", entries(&text));
+    }
     let table = format!(
         "const IMAGES: &[(&str, &[u8])] = &[\n{images}];\n\
+         const ENTRIES: &[(&str, &[&str])] = &[\n{table}];\n\
          const ARCHITECTURES: &[&str] = &{architectures:?};\n\
          const TOOLKIT: &str = {toolkit:?};\n"
     );

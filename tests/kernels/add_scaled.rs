@@ -10,7 +10,7 @@ fn add_scaled_has_the_bits_of_the_cpu() {
         let mut expected = out.to_vec();
         add_scaled(0, x, weight, &mut expected).unwrap();
         let (mut out, x) = (Vector::new(&device, out), Vector::new(&device, x));
-        device.add_scaled(&mut out.view_mut(), &x.view(), weight).unwrap();
+        device.add_scaled(out.view_mut(), x.view(), weight).unwrap();
         assert_same_bits(&out.read(), &expected, &format!("{} elements, weight {weight}", expected.len()));
     };
     for len in LENGTHS {
@@ -27,7 +27,7 @@ fn add_scaled_has_the_bits_of_the_cpu() {
 fn add_scaled_refuses_other_lengths() {
     let Some(device) = device_or_skip("add_scaled_refuses_other_lengths") else { return };
     let (mut out, x) = (Vector::new(&device, &[1.0; 5]), Vector::new(&device, &[1.0; 4]));
-    let error = device.add_scaled(&mut out.view_mut(), &x.view(), 1.0).unwrap_err();
+    let error = device.add_scaled(out.view_mut(), x.view(), 1.0).unwrap_err();
     assert_eq!(error.to_string(), "kernel add_scaled_f32: x has 4 elements, expected 5");
     assert_eq!(out.read(), [1.0; 5]);
 }

@@ -57,6 +57,7 @@ fn build(compiler: &OsString, root: &Path) -> PathBuf {
         source.extend(entries(&text).iter().map(|entry| format!("ADD_KERNEL({entry})\n")));
         sources.push(out.join(kernel.file_stem().unwrap()).with_extension("cc"));
         fs::write(sources.last().unwrap(), source).unwrap();
+        fs::write(sources.last().unwrap().with_extension("fatbin"), "host").unwrap();
     }
     // No contraction: a * b + c keeps its two roundings, whatever the processor. Undefined behaviour traps.
     let flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"];
@@ -74,6 +75,7 @@ fn with_driver(driver: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let others = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let folders = std::iter::once(driver.to_path_buf()).chain(env::split_paths(&others));
     command.env("LD_LIBRARY_PATH", env::join_paths(folders).unwrap()).env(HOST_DRIVER, "1");
+    command.env("SCADLES_KERNELS", driver); // images that this driver does not look at
     command
 }
 

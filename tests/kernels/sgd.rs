@@ -16,14 +16,13 @@ fn compare(device: &CudaDevice, config: &OptimizerConfig, params: &[f32], grad: 
         let grad = grad(step as u64);
         sgd.step(&mut expected, &grad, lr).unwrap();
         let grad = Vector::new(device, &grad);
-        let mut velocity = velocity.view_mut();
         let momentum = match (config.momentum > 0.0, config.nesterov) {
             (false, _) => DeviceMomentum::Plain,
-            (true, false) => DeviceMomentum::Classic(&mut velocity, momentum),
-            (true, true) => DeviceMomentum::Nesterov(&mut velocity, momentum),
+            (true, false) => DeviceMomentum::Classic(velocity.view_mut(), momentum),
+            (true, true) => DeviceMomentum::Nesterov(velocity.view_mut(), momentum),
         };
         let numbers = SgdStep { lr: lr as f32, weight_decay };
-        device.sgd(&mut params.view_mut(), &grad.view(), momentum, numbers).unwrap();
+        device.sgd(params.view_mut(), grad.view(), momentum, numbers).unwrap();
     }
     let what = format!("{} elements, {config:?}", expected.len());
     assert_same_bits(&params.read(), &expected, &what);
@@ -53,25 +52,23 @@ fn sgd_refuses_what_it_cannot_do() {
     let mut short = Vector::new(&device, &[1.0; 4]);
     let good = SgdStep { lr: 0.1, weight_decay: 0.0 };
 
-    let error = device.sgd(&mut params.view_mut(), &short.view(), DeviceMomentum::Plain, good).unwrap_err();
+    let error = device.sgd(params.view_mut(), short.view(), DeviceMomentum::Plain, good).unwrap_err();
     assert_eq!(error.to_string(), "kernel sgd_f32: grad has 4 elements, expected 5");
-    let mut velocity = short.view_mut();
-    let momentum = DeviceMomentum::Nesterov(&mut velocity, 0.9);
-    let error = device.sgd(&mut params.view_mut(), &grad.view(), momentum, good).unwrap_err();
+    let momentum = DeviceMomentum::Nesterov(short.view_mut(), 0.9);
+    let error = device.sgd(params.view_mut(), grad.view(), momentum, good).unwrap_err();
     assert_eq!(error.to_string(), "kernel sgd_nesterov_f32: velocity has 4 elements, expected 5");
     for lr in [-0.1, f32::NAN, f32::INFINITY] {
         let step = SgdStep { lr, ..good };
-        assert!(device.sgd(&mut params.view_mut(), &grad.view(), DeviceMomentum::Plain, step).is_err());
+        assert!(device.sgd(params.view_mut(), grad.view(), DeviceMomentum::Plain, step).is_err());
     }
     for weight_decay in [-0.1, f32::NAN] {
         let step = SgdStep { weight_decay, ..good };
-        assert!(device.sgd(&mut params.view_mut(), &grad.view(), DeviceMomentum::Plain, step).is_err());
+        assert!(device.sgd(params.view_mut(), grad.view(), DeviceMomentum::Plain, step).is_err());
     }
     let mut velocity = Vector::new(&device, &[1.0; 5]);
     for factor in [1.0, -0.1, f32::NAN] {
-        let mut view = velocity.view_mut();
-        let momentum = DeviceMomentum::Classic(&mut view, factor);
-        assert!(device.sgd(&mut params.view_mut(), &grad.view(), momentum, good).is_err());
+        let momentum = DeviceMomentum::Classic(velocity.view_mut(), factor);
+        assert!(device.sgd(params.view_mut(), grad.view(), momentum, good).is_err());
     }
     assert_eq!((params.read(), velocity.read()), (vec![1.0; 5], vec![1.0; 5]));
 }

@@ -1,7 +1,6 @@
 //! The device at hand, vectors on it, and comparison bit for bit.
 
-use cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
-use scadles::device::cuda::{self, CudaDevice, CudaError, Driver};
+use scadles::device::cuda::{self, CudaDevice, CudaError, DeviceBuffer, Driver, View, ViewMut};
 use scadles::rng::{Philox, Stream};
 use std::env;
 
@@ -17,8 +16,7 @@ pub fn device_or_skip(test: &str) -> Option<CudaDevice> {
     if env::var_os(HOST_DRIVER).is_some() {
         let Driver::Present { devices, .. } = cuda::probe() else { panic!("the host driver was not found") };
         assert_eq!(devices[0].as_ref().unwrap().name, "host compiler");
-        // SAFETY: the host driver looks at no image, and was compiled from the kernels of this version.
-        return Some(unsafe { CudaDevice::open_with_images(0, |_| Some(b"host")) }.unwrap());
+        return Some(CudaDevice::open(0).unwrap());
     }
     match CudaDevice::open(0) {
         Ok(device) => Some(device),
@@ -33,40 +31,85 @@ pub fn device_or_skip(test: &str) -> Option<CudaDevice> {
     }
 }
 
-/// Elements before and after a [`Vector`], which no kernel may change; odd, so that vectors are not aligned.
+/// Elements before and after a [`Vector`], which no kernel may change: odd, so that vectors are not aligned, or a
+/// multiple of what any kernel loads at once.
 const MARGIN: usize = 3;
-const MARK: f32 = -123.25;
+const ALIGNED_MARGIN: usize = 64;
 
 /// A vector inside a larger allocation.
-pub struct Vector<'d> {
+pub struct Vector<'d, T = f32> {
     device: &'d CudaDevice,
-    memory: CudaSlice<f32>,
+    memory: DeviceBuffer<T>,
+    margin: usize,
     len: usize,
 }
 
-impl<'d> Vector<'d> {
-    pub fn new(device: &'d CudaDevice, values: &[f32]) -> Self {
-        let framed: Vec<f32> = [&[MARK; MARGIN], values, &[MARK; MARGIN]].concat();
-        let memory = device.stream().clone_htod(&framed).unwrap();
-        Self { device, memory, len: values.len() }
+/// What [`Vector`] frames its elements with.
+pub trait Mark: bytemuck::Pod + PartialEq + std::fmt::Debug {
+    const MARK: Self;
+}
+
+impl Mark for f32 {
+    const MARK: Self = -123.25;
+}
+
+impl Mark for half::bf16 {
+    const MARK: Self = half::bf16::from_f32_const(-123.0);
+}
+
+impl Mark for f64 {
+    const MARK: Self = -123.25;
+}
+
+impl Mark for u8 {
+    const MARK: Self = 0xa5;
+}
+
+impl Mark for i32 {
+    const MARK: Self = -12_325;
+}
+
+impl Mark for u32 {
+    const MARK: Self = 0xa5a5_a5a5;
+}
+
+impl Mark for i64 {
+    const MARK: Self = -12_325;
+}
+
+impl<'d, T: Mark> Vector<'d, T> {
+    /// Not aligned to more than an element.
+    pub fn new(device: &'d CudaDevice, values: &[T]) -> Self {
+        Self::with_margin(device, values, MARGIN)
     }
 
-    pub fn view(&self) -> CudaView<'_, f32> {
-        self.memory.slice(MARGIN..MARGIN + self.len)
+    /// Aligned as the buffers of a network are.
+    pub fn aligned(device: &'d CudaDevice, values: &[T]) -> Self {
+        Self::with_margin(device, values, ALIGNED_MARGIN)
     }
 
-    pub fn view_mut(&mut self) -> CudaViewMut<'_, f32> {
-        self.memory.slice_mut(MARGIN..MARGIN + self.len)
+    fn with_margin(device: &'d CudaDevice, values: &[T], margin: usize) -> Self {
+        let frame = vec![T::MARK; margin];
+        let memory = device.upload(&[&frame, values, &frame].concat()).unwrap();
+        Self { device, memory, margin, len: values.len() }
+    }
+
+    pub fn view(&self) -> View<'_, T> {
+        self.memory.view().slice(self.margin..self.margin + self.len)
+    }
+
+    pub fn view_mut(&mut self) -> ViewMut<'_, T> {
+        let (margin, len) = (self.margin, self.len);
+        self.memory.view_mut().split_at_mut(margin).1.split_at_mut(len).0
     }
 
     /// The values, after checking that nothing beside them was written.
-    pub fn read(&self) -> Vec<f32> {
-        self.device.synchronize().unwrap();
-        let framed = self.device.stream().clone_dtoh(&self.memory).unwrap();
-        let (before, rest) = framed.split_at(MARGIN);
+    pub fn read(&self) -> Vec<T> {
+        let framed = self.device.download(self.memory.view()).unwrap();
+        let (before, rest) = framed.split_at(self.margin);
         let (values, after) = rest.split_at(self.len);
         assert!(
-            before.iter().chain(after).all(|&x| x == MARK),
+            before.iter().chain(after).all(|&x| x == T::MARK),
             "written beside the vector: {before:?} {after:?}"
         );
         values.to_vec()

@@ -12,7 +12,7 @@ fn weighted_sum_has_the_bits_of_the_cpu() {
         let (inputs, weights) = (Vector::new(&device, &inputs.concat()), Vector::new(&device, weights));
         // What was in `out` before must not matter.
         let mut out = Vector::new(&device, &vec![f32::NAN; len]);
-        device.weighted_sum(&mut out.view_mut(), &inputs.view(), &weights.view()).unwrap();
+        device.weighted_sum(out.view_mut(), inputs.view(), weights.view()).unwrap();
         let ranks = weights.view().len();
         assert_same_bits(&out.read(), &expected, &format!("{ranks} ranks of {len} elements"));
     };
@@ -42,7 +42,7 @@ fn weighted_sum_refuses_other_lengths() {
     let Some(device) = device_or_skip("weighted_sum_refuses_other_lengths") else { return };
     let (mut out, inputs) = (Vector::new(&device, &[1.0; 5]), Vector::new(&device, &[1.0; 14]));
     let weights = Vector::new(&device, &[1.0; 3]);
-    let error = device.weighted_sum(&mut out.view_mut(), &inputs.view(), &weights.view()).unwrap_err();
+    let error = device.weighted_sum(out.view_mut(), inputs.view(), weights.view()).unwrap_err();
     assert_eq!(error.to_string(), "kernel weighted_sum_f32: inputs has 14 elements, expected 15");
     assert_eq!(out.read(), [1.0; 5]);
 }

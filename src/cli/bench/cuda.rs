@@ -3,10 +3,9 @@
 use super::Row;
 use super::rows::uniform;
 use crate::aggregate::{add_scaled, weighted_sum};
-use crate::device::cuda::{CudaDevice, DeviceMomentum, SgdStep};
+use crate::device::cuda::{CudaDevice, DeviceBuffer, DeviceMomentum, SgdStep};
 use crate::optim::Sgd;
 use crate::train::config::OptimizerConfig;
-use cudarc::driver::CudaSlice;
 use std::sync::Arc;
 
 /// Parameters of ResNet-152: vectors larger than any GPU's cache.
@@ -51,12 +50,12 @@ fn row(
 
 type Launch = Box<dyn FnMut()>;
 
-fn upload(device: &CudaDevice, values: &[f32]) -> CudaSlice<f32> {
-    device.stream().clone_htod(values).expect("memory on the GPU")
+fn upload(device: &CudaDevice, values: &[f32]) -> DeviceBuffer<f32> {
+    device.upload(values).expect("memory on the GPU")
 }
 
-fn check(device: &CudaDevice, found: &CudaSlice<f32>, expected: &[f32]) {
-    let found = device.stream().clone_dtoh(found).expect("a GPU that answers");
+fn check(device: &CudaDevice, found: &DeviceBuffer<f32>, expected: &[f32]) {
+    let found = device.download(found.view()).expect("a GPU that answers");
     assert!(found == expected, "the GPU's result differs from the CPU's");
 }
 
@@ -65,7 +64,7 @@ fn copy(device: Arc<CudaDevice>, seed: u64) -> Launch {
     let (from, mut to) = (upload(&device, &values), upload(&device, &vec![0.0; NUMEL]));
     let launch = {
         let device = Arc::clone(&device);
-        move |to: &mut CudaSlice<f32>| device.stream().memcpy_dtod(&from, to).expect("equal lengths")
+        move |to: &mut DeviceBuffer<f32>| device.copy(from.view(), to.view_mut()).expect("equal lengths")
     };
     launch(&mut to);
     check(&device, &to, &values);
@@ -76,9 +75,9 @@ fn scaled(device: Arc<CudaDevice>, seed: u64) -> Launch {
     let (mut expected, values) = (uniform(seed, NUMEL), uniform(seed + 1, NUMEL));
     let (mut out, x) = (upload(&device, &expected), upload(&device, &values));
     add_scaled(0, &values, 0.125, &mut expected).expect("equal lengths");
-    device.add_scaled(&mut out.as_view_mut(), &x.as_view(), 0.125).expect("equal lengths");
+    device.add_scaled(out.view_mut(), x.view(), 0.125).expect("equal lengths");
     check(&device, &out, &expected);
-    Box::new(move || device.add_scaled(&mut out.as_view_mut(), &x.as_view(), 0.125).expect("equal lengths"))
+    Box::new(move || device.add_scaled(out.view_mut(), x.view(), 0.125).expect("equal lengths"))
 }
 
 fn sgd(device: Arc<CudaDevice>, seed: u64) -> Launch {
@@ -91,10 +90,9 @@ fn sgd(device: Arc<CudaDevice>, seed: u64) -> Launch {
     cpu.step(&mut expected, &values, 1e-3).expect("equal lengths");
     let mut launch = {
         let device = Arc::clone(&device);
-        move |params: &mut CudaSlice<f32>| {
-            let mut velocity = velocity.as_view_mut();
-            let momentum = DeviceMomentum::Classic(&mut velocity, config.momentum as f32);
-            device.sgd(&mut params.as_view_mut(), &grad.as_view(), momentum, step).expect("equal lengths");
+        move |params: &mut DeviceBuffer<f32>| {
+            let momentum = DeviceMomentum::Classic(velocity.view_mut(), config.momentum as f32);
+            device.sgd(params.view_mut(), grad.view(), momentum, step).expect("equal lengths");
         }
     };
     launch(&mut params);
@@ -107,17 +105,17 @@ fn sum(device: Arc<CudaDevice>, seed: u64) -> Launch {
     let weights = [1.0 / RANKS as f32; RANKS];
     let mut expected = vec![0.0; NUMEL];
     weighted_sum(&[values.as_slice(); RANKS], &weights, &mut expected).expect("equal lengths");
-    let mut inputs = device.stream().alloc_zeros(RANKS * NUMEL).expect("memory on the GPU");
-    for mut input in inputs.as_view_mut().chunks_exact_mut(NUMEL) {
-        device.stream().memcpy_htod(&values, &mut input).expect("equal lengths");
+    let mut inputs = device.zeros(RANKS * NUMEL, "gradients").expect("memory on the GPU");
+    for rank in 0..RANKS {
+        let mut all = inputs.view_mut();
+        let input = all.slice_mut(rank * NUMEL..(rank + 1) * NUMEL);
+        device.copy_from_host(&values, input).expect("equal lengths");
     }
     let (mut out, weights) = (upload(&device, &vec![0.0; NUMEL]), upload(&device, &weights));
     let launch = {
         let device = Arc::clone(&device);
-        move |out: &mut CudaSlice<f32>| {
-            device
-                .weighted_sum(&mut out.as_view_mut(), &inputs.as_view(), &weights.as_view())
-                .expect("equal lengths")
+        move |out: &mut DeviceBuffer<f32>| {
+            device.weighted_sum(out.view_mut(), inputs.view(), weights.view()).expect("equal lengths")
         }
     };
     launch(&mut out);

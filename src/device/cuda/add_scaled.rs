@@ -1,8 +1,8 @@
 //! Launch of `kernels/add_scaled.cu`.
 
-use super::device::{CudaDevice, check_len, launch_error};
+use super::device::{CudaDevice, check_len};
 use super::error::CudaError;
-use cudarc::driver::{CudaView, CudaViewMut, PushKernelArg};
+use super::memory::{View, ViewMut};
 
 const KERNEL: &str = "add_scaled_f32";
 
@@ -16,8 +16,8 @@ impl CudaDevice {
     /// `x` of another length than `out`, or the driver refuses the launch.
     pub fn add_scaled(
         &self,
-        out: &mut CudaViewMut<'_, f32>,
-        x: &CudaView<'_, f32>,
+        mut out: ViewMut<'_, f32>,
+        x: View<'_, f32>,
         weight: f32,
     ) -> Result<(), CudaError> {
         let numel = out.len();
@@ -25,12 +25,9 @@ impl CudaDevice {
         if numel == 0 || weight == 0.0 {
             return Ok(());
         }
-        let count = numel as i64;
-        let mut launch = self.stream().launch_builder(&self.functions.add_scaled_f32);
-        launch.arg(out).arg(x).arg(&weight).arg(&count);
-        // SAFETY: the arguments are the kernel's, in order and type; it stays below `count` elements of both vectors.
-        unsafe { launch.launch(self.grid_stride(numel)) }
-            .map_err(|error| launch_error(KERNEL, format!("out, x [{numel}]"), error))?;
-        Ok(())
+        let mut launch = self.launch(KERNEL)?;
+        launch.output(&mut out).input(&x).scalar(weight).scalar(numel as i64);
+        // SAFETY: the arguments are the kernel's, in order and type; it stays below `numel` elements of both vectors.
+        unsafe { launch.run(self.grid_stride(numel), || format!("out, x [{numel}]")) }
     }
 }

@@ -2,42 +2,50 @@
 
 use super::embedded;
 use super::error::{CudaError, Missing, status};
+use super::launch::Grid;
 use super::probe::probe;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, LaunchConfig};
-use cudarc::nvrtc::Ptx;
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Threads of a block: a multiple of a warp that leaves the scheduler eight blocks a multiprocessor to choose from.
 const BLOCK_SIZE: u32 = 256;
 /// Blocks a multiprocessor: 2048 threads, the most that one holds.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
+/// Names a folder of `<kernel>.fatbin` (or cubin or PTX under that name) to load instead of the embedded kernels.
+const KERNELS_VARIABLE: &str = "SCADLES_KERNELS";
 
-/// The kernels, by entry point.
+/// A kernel's entry point.
 #[derive(Debug)]
-pub(super) struct Functions {
-    pub(super) add_scaled_f32: CudaFunction,
-    pub(super) sgd_f32: CudaFunction,
-    pub(super) sgd_momentum_f32: CudaFunction,
-    pub(super) sgd_nesterov_f32: CudaFunction,
-    pub(super) weighted_sum_f32: CudaFunction,
+pub(super) struct Function {
+    pub(super) handle: sys::CUfunction,
+    pub(super) shared_bytes_allowed: AtomicU32,
 }
+
+// SAFETY: the handle is a number to the driver, which may be called from any thread.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
 
 /// One GPU, its kernels and the stream they run on.
 ///
 /// A launch returns once it is queued; what the GPU finds wrong later is reported by the next call that waits, such as
-/// [`CudaDevice::synchronize`]. Vectors are made and copied through [`CudaDevice::stream`].
+/// [`CudaDevice::synchronize`] or [`CudaDevice::download`]. All launches go to one stream, so they run in order.
 ///
 /// # Example
 /// ```
 /// use scadles::device::cuda::{CudaDevice, CudaError};
 /// fn three_halves() -> Result<Vec<f32>, CudaError> {
 ///     let device = CudaDevice::open(0)?;
-///     let stream = device.stream();
-///     let mut out = stream.clone_htod(&[1.0; 4]).expect("memory for four numbers");
-///     let x = stream.clone_htod(&[2.0; 4]).expect("memory for four numbers");
-///     device.add_scaled(&mut out.as_view_mut(), &x.as_view(), 0.25)?;
-///     Ok(stream.clone_dtoh(&out).expect("a device that answers"))
+///     let mut out = device.upload(&[1.0; 4])?;
+///     let x = device.upload(&[2.0; 4])?;
+///     device.add_scaled(out.view_mut(), x.view(), 0.25)?;
+///     device.download(out.view())
 /// }
 /// match three_halves() {
 ///     Ok(out) => assert_eq!(out, [1.5; 4]),
@@ -47,77 +55,125 @@ pub(super) struct Functions {
 #[derive(Debug)]
 pub struct CudaDevice {
     ordinal: usize,
+    name: String,
+    capability: (u32, u32),
+    context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     multiprocessors: u32,
-    pub(super) functions: Functions,
+    functions: HashMap<&'static str, Function>,
 }
 
 impl CudaDevice {
-    /// Opens device `ordinal` and loads the embedded kernels.
+    /// Opens device `ordinal` and loads the kernels: the embedded ones, or those of the folder that `SCADLES_KERNELS`
+    /// names, which must have been compiled from this version's `kernels/`.
     ///
     /// # Errors
     /// What is missing, with the cure; or what the driver refused.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        Self::check(ordinal, true)?;
-        Self::load(ordinal, embedded::image)
-    }
-
-    /// Opens device `ordinal` with kernels from elsewhere: `image` gives the fatbin, cubin or PTX of a kernel file by its
-    /// name, as in `sgd`.
-    ///
-    /// # Errors
-    /// As [`CudaDevice::open`].
-    ///
-    /// # Safety
-    /// The images must be whole ones, whose entry points take what this version's `kernels/` take.
-    pub unsafe fn open_with_images<'a>(
-        ordinal: usize,
-        image: impl Fn(&str) -> Option<&'a [u8]>,
-    ) -> Result<Self, CudaError> {
-        Self::check(ordinal, false)?;
-        Self::load(ordinal, image)
-    }
-
-    fn check(ordinal: usize, embedded: bool) -> Result<(), CudaError> {
-        match probe().missing(ordinal) {
-            Some(Missing::Kernels | Missing::Architecture { .. }) if !embedded => Ok(()),
-            Some(missing) => Err(missing.into()),
-            None => Ok(()),
+        let folder = std::env::var_os(KERNELS_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let found = probe();
+        match found.missing(ordinal) {
+            Some(Missing::Kernels | Missing::Architecture { .. }) if folder.is_some() => {}
+            Some(missing) => return Err(missing.into()),
+            None => {}
         }
-    }
-
-    fn load<'a>(ordinal: usize, image: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, CudaError> {
         let refused = |action: &str, error: DriverError| CudaError::Driver {
             ordinal,
             action: action.into(),
             status: status(error),
         };
         let context = CudaContext::new(ordinal).map_err(|error| refused("open it", error))?;
-        let attribute = Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let multiprocessors = context.attribute(attribute).map_err(|error| refused("ask about it", error))?;
-        let module = |kernel: &str| -> Result<Arc<CudaModule>, CudaError> {
-            let image = image(kernel).ok_or(Missing::Kernels)?;
-            let loaded = context.load_module(Ptx::from_binary(image.to_vec()));
-            loaded.map_err(|error| refused(&format!("load kernel {kernel}"), error))
-        };
-        let entry = |module: &Arc<CudaModule>, name: &str| {
-            module.load_function(name).map_err(|error| refused(&format!("find kernel {name}"), error))
-        };
-        let sgd = module("sgd")?;
-        let functions = Functions {
-            add_scaled_f32: entry(&module("add_scaled")?, "add_scaled_f32")?,
-            sgd_f32: entry(&sgd, "sgd_f32")?,
-            sgd_momentum_f32: entry(&sgd, "sgd_momentum_f32")?,
-            sgd_nesterov_f32: entry(&sgd, "sgd_nesterov_f32")?,
-            weighted_sum_f32: entry(&module("weighted_sum")?, "weighted_sum_f32")?,
-        };
+        // SAFETY: views carry lifetimes, and streams meet through events of ours.
+        unsafe { context.disable_event_tracking() };
+        let ask = |error| refused("ask about it", error);
+        let multiprocessors =
+            context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(ask)?;
+        let (major, minor) = context.compute_capability().map_err(ask)?;
         let stream = context.new_stream().map_err(|error| refused("make a stream", error))?;
-        Ok(Self { ordinal, stream, multiprocessors: multiprocessors.unsigned_abs().max(1), functions })
+        let mut device = Self {
+            ordinal,
+            name: context.name().map_err(ask)?,
+            capability: (major.unsigned_abs(), minor.unsigned_abs()),
+            context,
+            stream,
+            multiprocessors: multiprocessors.unsigned_abs().max(1),
+            functions: HashMap::new(),
+        };
+        device.load(folder.as_deref())?;
+        Ok(device)
     }
 
-    /// The stream that all launches go to; vectors must be made on it.
+    fn load(&mut self, folder: Option<&Path>) -> Result<(), CudaError> {
+        self.bind()?;
+        for (kernel, entries) in embedded::entries() {
+            let image: Option<Cow<[u8]>> = match folder {
+                None => embedded::image(kernel).map(Cow::Borrowed),
+                Some(folder) => {
+                    let path = folder.join(format!("{kernel}.fatbin"));
+                    let read = std::fs::read(&path);
+                    let mut image =
+                        read.map_err(|error| CudaError::Images { path, error: error.to_string() })?;
+                    image.push(0); // PTX is text that ends with a zero
+                    Some(Cow::Owned(image))
+                }
+            };
+            // Hopper's kernels are missing where SCADLES_CUDA_ARCHS left them out.
+            let Some(image) = image else { continue };
+            // SAFETY: the image is a whole one, and the driver copies it.
+            let module = match unsafe { result::module::load_data(image.as_ptr().cast()) } {
+                Ok(module) => module,
+                Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => continue,
+                Err(error) => return Err(self.refused(&format!("load kernel {kernel}"), error)),
+            };
+            for entry in *entries {
+                let name = CString::new(*entry).expect("an identifier holds no zero");
+                // SAFETY: the module was just loaded and is never unloaded before its context ends.
+                let handle = unsafe { result::module::get_function(module, name) }
+                    .map_err(|error| self.refused(&format!("find kernel {entry}"), error))?;
+                self.functions.insert(entry, Function { handle, shared_bytes_allowed: AtomicU32::new(0) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Its number, from 0.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Compute capability, major and minor.
+    pub fn capability(&self) -> (u32, u32) {
+        self.capability
+    }
+
+    /// Streaming multiprocessors.
+    pub fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
+    /// Whether this entry point is loaded: Hopper's are on Hopper only.
+    pub fn has_kernel(&self, entry: &str) -> bool {
+        self.functions.contains_key(entry)
+    }
+
+    /// The stream that all launches go to.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
+    }
+
+    /// Free and total memory, bytes.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn memory_bytes(&self) -> Result<(u64, u64), CudaError> {
+        let (free, total) =
+            self.context.mem_get_info().map_err(|error| self.refused("ask for its memory", error))?;
+        Ok((free as u64, total as u64))
     }
 
     /// Waits until everything launched is done.
@@ -125,32 +181,32 @@ impl CudaDevice {
     /// # Errors
     /// What the GPU found wrong in any launch since the last wait.
     pub fn synchronize(&self) -> Result<(), CudaError> {
-        self.stream.synchronize().map_err(|error| CudaError::Driver {
-            ordinal: self.ordinal,
-            action: "finish what was launched".into(),
-            status: status(error),
-        })
+        self.stream.synchronize().map_err(|error| self.refused("finish what was launched", error))
+    }
+
+    /// Makes the context current for this thread.
+    pub(super) fn bind(&self) -> Result<(), CudaError> {
+        self.context.bind_to_thread().map_err(|error| self.refused("use its context", error))
+    }
+
+    pub(super) fn function(&self, kernel: &'static str) -> Result<&Function, CudaError> {
+        self.functions.get(kernel).ok_or_else(|| CudaError::NoKernel { kernel, device: self.name.clone() })
     }
 
     /// A grid-stride loop over `numel` elements, `numel` above 0.
-    pub(super) fn grid_stride(&self, numel: usize) -> LaunchConfig {
+    pub(crate) fn grid_stride(&self, numel: usize) -> Grid {
         let resident = self.multiprocessors.saturating_mul(BLOCKS_PER_MULTIPROCESSOR);
         let blocks = numel.div_ceil(BLOCK_SIZE as usize).min(resident as usize);
-        LaunchConfig { grid_dim: (blocks as u32, 1, 1), block_dim: (BLOCK_SIZE, 1, 1), shared_mem_bytes: 0 }
+        Grid { blocks: [blocks as u32, 1, 1], threads: BLOCK_SIZE, shared_bytes: 0 }
     }
 }
 
 /// Fails unless `found` is `expected` elements.
-pub(super) fn check_len(
+pub(crate) fn check_len(
     kernel: &'static str,
     what: &'static str,
     found: usize,
     expected: usize,
 ) -> Result<(), CudaError> {
     if found == expected { Ok(()) } else { Err(CudaError::Length { kernel, what, expected, found }) }
-}
-
-/// The error of a refused launch.
-pub(super) fn launch_error(kernel: &'static str, shapes: String, error: DriverError) -> CudaError {
-    CudaError::Launch { kernel, shapes, status: status(error) }
 }

@@ -17,6 +17,11 @@ pub fn toolkit() -> Option<&'static str> {
     Some(TOOLKIT).filter(|version| !version.is_empty())
 }
 
+/// Every kernel file with its entry points, whether it was compiled or not.
+pub(super) fn entries() -> &'static [(&'static str, &'static [&'static str])] {
+    ENTRIES
+}
+
 /// The fatbin of one kernel file.
 pub(super) fn image(kernel: &str) -> Option<&'static [u8]> {
     IMAGES.iter().find(|(name, _)| *name == kernel).map(|(_, image)| *image)
@@ -49,7 +54,7 @@ mod tests {
 
     #[test]
     fn machine_code_runs_within_a_major_version_and_ptx_on_what_is_newer() {
-        let default = ["sm_80", "sm_87", "sm_89", "sm_90", "compute_90"];
+        let default = ["sm_80", "sm_87", "sm_89", "sm_90", "sm_90a", "compute_90"];
         for capability in [(8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (12, 1)] {
             assert!(runs_on(&default, capability), "{capability:?}");
         }

@@ -1,7 +1,9 @@
 //! Why something could not be done on CUDA.
 
+use crate::units::Bytes;
 use cudarc::driver::DriverError;
 use std::ffi::CStr;
+use std::path::PathBuf;
 
 /// What this machine or program lacks for CUDA, and the cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +74,43 @@ pub enum CudaError {
         /// The driver's text.
         status: String,
     },
+    /// No room on the GPU.
+    #[error(
+        "there is no room on the GPU for {what}: {} asked, {} of {} free; lower batch.max or batch.size, the rates, \
+         cluster.devices or model.width, or train in bf16",
+        Bytes(*bytes), Bytes(*free_bytes), Bytes(*total_bytes)
+    )]
+    OutOfMemory {
+        /// What it was for.
+        what: &'static str,
+        /// Bytes asked.
+        bytes: u64,
+        /// Bytes free.
+        free_bytes: u64,
+        /// Bytes of the GPU.
+        total_bytes: u64,
+    },
+    /// No image of this kernel runs on the device.
+    #[error(
+        "kernel {kernel} is not in this program for {device}; build again with the default SCADLES_CUDA_ARCHS"
+    )]
+    NoKernel {
+        /// The entry point.
+        kernel: &'static str,
+        /// The device's name.
+        device: String,
+    },
+    /// The folder of `SCADLES_KERNELS` lacks a kernel.
+    #[error("SCADLES_KERNELS: cannot read {}: {error}; unset it to use the kernels in the program", path.display())]
+    Images {
+        /// The file.
+        path: PathBuf,
+        /// The system's text.
+        error: String,
+    },
+    /// Nothing was launched while a graph was recorded.
+    #[error("CUDA: a graph without launches cannot be recorded")]
+    EmptyGraph,
     /// A vector of the wrong length.
     #[error("kernel {kernel}: {what} has {found} elements, expected {expected}")]
     Length {

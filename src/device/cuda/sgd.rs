@@ -1,18 +1,18 @@
 //! Launch of `kernels/sgd.cu`.
 
-use super::device::{CudaDevice, check_len, launch_error};
+use super::device::{CudaDevice, check_len};
 use super::error::CudaError;
-use cudarc::driver::{CudaFunction, CudaView, CudaViewMut, PushKernelArg};
+use super::memory::{View, ViewMut};
 
 /// The momentum of an update: its vector on the device, and its factor in [0, 1).
 #[derive(Debug)]
-pub enum DeviceMomentum<'a, 'v> {
+pub enum DeviceMomentum<'a> {
     /// None.
     Plain,
     /// `w -= lr * v`
-    Classic(&'a mut CudaViewMut<'v, f32>, f32),
+    Classic(ViewMut<'a, f32>, f32),
     /// `w -= lr * (d + momentum * v)`
-    Nesterov(&'a mut CudaViewMut<'v, f32>, f32),
+    Nesterov(ViewMut<'a, f32>, f32),
 }
 
 /// The numbers of an update.
@@ -34,73 +34,40 @@ impl CudaDevice {
     /// Wrong lengths, a number outside its range, or the driver refuses the launch.
     pub fn sgd(
         &self,
-        params: &mut CudaViewMut<'_, f32>,
-        grad: &CudaView<'_, f32>,
-        momentum: DeviceMomentum<'_, '_>,
+        mut params: ViewMut<'_, f32>,
+        grad: View<'_, f32>,
+        momentum: DeviceMomentum<'_>,
         step: SgdStep,
     ) -> Result<(), CudaError> {
         let numel = params.len();
-        let SgdStep { lr, weight_decay } = step;
-        match momentum {
-            DeviceMomentum::Plain => {
-                const KERNEL: &str = "sgd_f32";
-                check(KERNEL, numel, grad, step)?;
-                if numel == 0 {
-                    return Ok(());
-                }
-                let count = numel as i64;
-                let mut launch = self.stream().launch_builder(&self.functions.sgd_f32);
-                launch.arg(params).arg(grad).arg(&lr).arg(&weight_decay).arg(&count);
-                // SAFETY: the arguments are the kernel's, in order and type; it stays below `count` elements.
-                unsafe { launch.launch(self.grid_stride(numel)) }
-                    .map_err(|error| launch_error(KERNEL, format!("params, grad [{numel}]"), error))?;
-                Ok(())
-            }
-            DeviceMomentum::Classic(velocity, momentum) => {
-                let entry = ("sgd_momentum_f32", &self.functions.sgd_momentum_f32);
-                self.sgd_with_velocity(entry, params, grad, velocity, momentum, step)
-            }
-            DeviceMomentum::Nesterov(velocity, momentum) => {
-                let entry = ("sgd_nesterov_f32", &self.functions.sgd_nesterov_f32);
-                self.sgd_with_velocity(entry, params, grad, velocity, momentum, step)
-            }
+        let (kernel, velocity) = match momentum {
+            DeviceMomentum::Plain => ("sgd_f32", None),
+            DeviceMomentum::Classic(velocity, momentum) => ("sgd_momentum_f32", Some((velocity, momentum))),
+            DeviceMomentum::Nesterov(velocity, momentum) => ("sgd_nesterov_f32", Some((velocity, momentum))),
+        };
+        check(kernel, numel, &grad, step)?;
+        if let Some((velocity, momentum)) = &velocity {
+            check_len(kernel, "velocity", velocity.len(), numel)?;
+            check_range(kernel, "momentum", *momentum, 0.0..1.0, "in [0, 1)")?;
         }
-    }
-
-    fn sgd_with_velocity(
-        &self,
-        (kernel, function): (&'static str, &CudaFunction),
-        params: &mut CudaViewMut<'_, f32>,
-        grad: &CudaView<'_, f32>,
-        velocity: &mut CudaViewMut<'_, f32>,
-        momentum: f32,
-        step: SgdStep,
-    ) -> Result<(), CudaError> {
-        let numel = params.len();
-        let SgdStep { lr, weight_decay } = step;
-        check(kernel, numel, grad, step)?;
-        check_len(kernel, "velocity", velocity.len(), numel)?;
-        check_range(kernel, "momentum", momentum, 0.0..1.0, "in [0, 1)")?;
         if numel == 0 {
             return Ok(());
         }
-        let count = numel as i64;
-        let mut launch = self.stream().launch_builder(function);
-        launch.arg(params).arg(velocity).arg(grad).arg(&lr).arg(&momentum).arg(&weight_decay).arg(&count);
-        // SAFETY: the arguments are those of both kernels with a velocity, in order and type; they stay below `count`
-        // elements.
-        unsafe { launch.launch(self.grid_stride(numel)) }
-            .map_err(|error| launch_error(kernel, format!("params, velocity, grad [{numel}]"), error))?;
-        Ok(())
+        let mut launch = self.launch(kernel)?;
+        launch.output(&mut params);
+        match velocity {
+            None => launch.input(&grad).scalar(step.lr),
+            Some((mut velocity, momentum)) => {
+                launch.output(&mut velocity).input(&grad).scalar(step.lr).scalar(momentum)
+            }
+        };
+        launch.scalar(step.weight_decay).scalar(numel as i64);
+        // SAFETY: the arguments are the kernel's, in order and type; it stays below `numel` elements.
+        unsafe { launch.run(self.grid_stride(numel), || format!("params, grad [{numel}]")) }
     }
 }
 
-fn check(
-    kernel: &'static str,
-    numel: usize,
-    grad: &CudaView<'_, f32>,
-    step: SgdStep,
-) -> Result<(), CudaError> {
+fn check(kernel: &'static str, numel: usize, grad: &View<'_, f32>, step: SgdStep) -> Result<(), CudaError> {
     check_len(kernel, "grad", grad.len(), numel)?;
     check_range(kernel, "lr", step.lr, 0.0..f32::INFINITY, "finite and at least 0")?;
     check_range(kernel, "weight_decay", step.weight_decay, 0.0..f32::INFINITY, "finite and at least 0")

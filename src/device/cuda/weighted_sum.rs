@@ -1,8 +1,8 @@
 //! Launch of `kernels/weighted_sum.cu`.
 
-use super::device::{CudaDevice, check_len, launch_error};
+use super::device::{CudaDevice, check_len};
 use super::error::CudaError;
-use cudarc::driver::{CudaView, CudaViewMut, PushKernelArg};
+use super::memory::{View, ViewMut};
 
 const KERNEL: &str = "weighted_sum_f32";
 
@@ -17,22 +17,19 @@ impl CudaDevice {
     /// `inputs` is not as long as weights times `out`, or the driver refuses the launch.
     pub fn weighted_sum(
         &self,
-        out: &mut CudaViewMut<'_, f32>,
-        inputs: &CudaView<'_, f32>,
-        weights: &CudaView<'_, f32>,
+        mut out: ViewMut<'_, f32>,
+        inputs: View<'_, f32>,
+        weights: View<'_, f32>,
     ) -> Result<(), CudaError> {
         let (numel, num_ranks) = (out.len(), weights.len());
         check_len(KERNEL, "inputs", inputs.len(), num_ranks.saturating_mul(numel))?;
         if numel == 0 {
             return Ok(());
         }
-        let (ranks, count) = (num_ranks as i64, numel as i64);
-        let mut launch = self.stream().launch_builder(&self.functions.weighted_sum_f32);
-        launch.arg(out).arg(inputs).arg(weights).arg(&ranks).arg(&count);
-        // SAFETY: the arguments are the kernel's, in order and type; it stays below `count` elements of `out`, `ranks` of
-        // `weights` and `ranks * count` of `inputs`.
-        unsafe { launch.launch(self.grid_stride(numel)) }
-            .map_err(|error| launch_error(KERNEL, format!("inputs [{num_ranks}, {numel}]"), error))?;
-        Ok(())
+        let mut launch = self.launch(KERNEL)?;
+        launch.output(&mut out).input(&inputs).input(&weights).scalar(num_ranks as i64).scalar(numel as i64);
+        // SAFETY: the arguments are the kernel's, in order and type; it stays below `numel` elements of `out`, `num_ranks`
+        // of `weights` and their product of `inputs`.
+        unsafe { launch.run(self.grid_stride(numel), || format!("inputs [{num_ranks}, {numel}]")) }
     }
 }
