@@ -1,12 +1,11 @@
 //! Loss and accuracy of the current parameters on the test set.
 
+use super::device_batch::DeviceBatch;
+use super::engine::Engine;
 use super::gather::InputRule;
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::nn::Executor;
-use crate::ops::input::{self, Placement};
 use crate::ops::softmax_xent::LossStats;
-use rayon::prelude::*;
 
 /// Most images of one forward pass: enough to keep all threads busy, little memory.
 const CHUNK: usize = 250;
@@ -14,35 +13,30 @@ const CHUNK: usize = 250;
 /// A test set and room for one chunk of it.
 pub(crate) struct Evaluator {
     test: Dataset,
-    x: Vec<f32>,
+    batch: DeviceBatch,
     chunk: usize,
 }
 
 impl Evaluator {
     /// Evaluates on `test` with a network planned for `max_batch` images.
-    pub fn new(test: Dataset, max_batch: usize) -> Self {
+    pub fn new(test: Dataset, max_batch: usize, engine: &dyn Engine) -> Result<Self> {
         let chunk = max_batch.min(CHUNK).min(test.len().max(1));
-        Self { x: vec![0.0; chunk * test.shape().numel()], test, chunk }
+        Ok(Self { batch: engine.new_batch(chunk)?, test, chunk })
     }
 
-    /// Sums over the whole test set.
+    /// Sums over the whole test set, with these batch-norm statistics.
     pub fn evaluate(
         &mut self,
-        executor: &mut Executor,
+        engine: &mut dyn Engine,
         inputs: &InputRule,
-        params: &[f32],
         stats: &[f32],
     ) -> Result<LossStats> {
-        let image_len = inputs.image.numel();
+        engine.begin_evaluation(stats)?;
         let mut total = LossStats::default();
         for start in (0..self.test.len()).step_by(self.chunk) {
-            let n = self.chunk.min(self.test.len() - start);
-            let x = &mut self.x[..n * image_len];
-            x.par_chunks_exact_mut(image_len).enumerate().for_each(|(i, out)| {
-                let pixels = self.test.image(start + i);
-                input::write_image(inputs.image, pixels, &inputs.normalizer, Placement::default(), out);
-            });
-            total = total + executor.evaluate(x, &self.test.labels()[start..start + n], params, stats)?;
+            let end = self.test.len().min(start + self.chunk);
+            self.batch.fill(inputs, &self.test, start..end);
+            total = total + engine.evaluate(&self.batch)?;
         }
         Ok(total)
     }

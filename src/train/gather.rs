@@ -6,7 +6,7 @@ use super::local_device::LocalDevice;
 use super::shared_sample;
 use crate::comm::{Communicator, Traffic};
 use crate::error::Result;
-use crate::ops::input::{self, Augment, ImageShape, Normalizer};
+use crate::ops::input::{Augment, ImageShape, Normalizer};
 use crate::train::config::{BatchConfig, BatchPolicy};
 use std::time::Duration;
 
@@ -127,15 +127,13 @@ fn own_batch(device: &LocalDevice, batches: &BatchRule, now: Duration) -> usize 
 /// copy of those at the positions `given`, which ascend.
 fn take_own(device: &mut LocalDevice, inputs: &InputRule, wanted: usize, given: &[usize]) -> Result<()> {
     let (rank, batch) = (device.rank, &mut device.batch);
-    batch.labels.clear();
-    batch.shared.clear();
+    batch.clear();
     device.stream.take(wanted, &mut |sample| {
         let position = batch.labels.len();
         if given.binary_search(&position).is_ok() {
             shared_sample::encode(&mut batch.shared, sample.label, sample.offset, sample.pixels);
         }
-        write_sample(&mut batch.x, position, inputs, augment_key(rank, rank, sample.offset), sample.pixels);
-        batch.labels.push(sample.label);
+        batch.push(inputs, augment_key(rank, rank, sample.offset), sample.label, sample.pixels);
     })?;
     Ok(())
 }
@@ -156,29 +154,15 @@ fn inject(
         for (label, offset, pixels) in shared_sample::decode(block, pixel_bytes) {
             gathered.injected_samples += 1;
             for device in devices.iter_mut().filter(|device| device.rank != giver) {
-                let position = device.batch.labels.len();
-                if position < batches.max_batch {
+                if device.batch.labels.len() < batches.max_batch {
                     let key = augment_key(device.rank, giver, offset);
-                    write_sample(&mut device.batch.x, position, inputs, key, pixels);
-                    device.batch.labels.push(label);
+                    device.batch.push(inputs, key, label, pixels);
                 }
             }
         }
     })?;
     devices.iter_mut().zip(blocks).for_each(|(device, block)| device.batch.shared = block);
     Ok(())
-}
-
-fn write_sample(x: &mut [f32], position: usize, inputs: &InputRule, key: u64, pixels: &[u8]) {
-    let len = inputs.image.numel();
-    let placement = input::draw(inputs.seed, key, &inputs.augment);
-    input::write_image(
-        inputs.image,
-        pixels,
-        &inputs.normalizer,
-        placement,
-        &mut x[position * len..(position + 1) * len],
-    );
 }
 
 /// Key of a sample's random crop and flip: receiver, giver (4,096 devices each) and position in the giver's source.

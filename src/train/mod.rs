@@ -5,6 +5,7 @@
 //! | [`config`] | everything a run can be told |
 //! | `setup` | configuration -> data, streams, network, devices |
 //! | `gather`, [`batch`], [`injection`] | samples -> the batch of each device |
+//! | `engine` | batches -> loss, gradients, moved parameters: on the CPU or on a GPU |
 //! | `exchange` | gradients of all devices -> one |
 //! | `update`, `local_sgd` | gradient -> parameters |
 //! | `evaluate`, `merge_stats` | parameters -> accuracy |
@@ -13,6 +14,8 @@
 
 pub mod batch;
 pub mod config;
+mod device_batch;
+mod engine;
 mod evaluate;
 mod exchange;
 mod gather;

@@ -50,7 +50,7 @@ fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBoo
         end,
         steps,
         evals,
-        parameters_crc32: crc32fast::hash(bytemuck::cast_slice(trainer.params())),
+        parameters_crc32: crc32fast::hash(bytemuck::cast_slice(&trainer.params()?)),
     };
     tell(sinks, &Event::End { end, best_top1: record.best_top1() })?;
     Ok(record)

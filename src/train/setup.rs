@@ -1,22 +1,23 @@
 //! From a configuration to everything a run needs: data, streams, network, devices.
 
 use super::batch::largest_batch;
+use super::engine::Engine;
 use super::gather::{BatchRule, InputRule};
 use super::injection::Injection;
-use super::local_device::{DeviceBatch, LocalDevice};
+use super::local_device::LocalDevice;
 use crate::cluster::device_profile::NetworkCost;
 use crate::cluster::{Clock, DeviceProfile};
 use crate::data::{self, DataSets, Dataset};
 use crate::error::{Error, Result};
 use crate::models::{self, ModelSpec};
-use crate::nn::{DropoutSeed, Executor, Op, Plan};
+use crate::nn::{Op, Plan};
 use crate::ops::input::{Augment, Normalizer};
 use crate::stream::rates::RateModel;
 use crate::stream::source::{ReplaySource, Samples};
 use crate::stream::{DeviceStream, LiveOptions, LiveStream, StreamError, VirtualStream};
 use crate::train::config::RunConfig;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Padding of the random crop, as usual for CIFAR.
 const CROP_PAD: usize = 4;
@@ -92,7 +93,8 @@ pub(crate) fn devices(
     config: &RunConfig,
     train: &Dataset,
     rates: &RateModel,
-    plan: &Plan,
+    max_batch: usize,
+    engine: &mut dyn Engine,
     profiles: &[DeviceProfile],
     clock: &Clock,
 ) -> Result<Vec<LocalDevice>> {
@@ -110,10 +112,9 @@ pub(crate) fn devices(
                 .map_err(StreamError::from)?;
         devices.push(LocalDevice {
             rank,
-            stream: stream(config, source, plan.max_batch(), clock, rank)?,
+            stream: stream(config, source, max_batch, clock, rank)?,
             profile: profiles[rank],
-            batch: DeviceBatch::new(plan.max_batch(), train.shape().numel()),
-            stats: plan.init_stats(),
+            batch: engine.new_batch(max_batch)?,
             trained_samples: 0,
         });
     }
@@ -146,48 +147,20 @@ fn stream(
 /// Compute speed of each device; may run two steps of the network to measure this machine.
 pub(crate) fn profiles(
     config: &RunConfig,
-    executor: &mut Executor,
-    params: &[f32],
+    plan: &Plan,
+    engine: &mut dyn Engine,
 ) -> Result<Vec<DeviceProfile>> {
-    let plan = executor.plan();
     let cost = NetworkCost {
         macs_per_image: plan.macs_per_image() as u64,
         weighted_layers: plan.layers().iter().filter(|layer| matches!(layer.op, Op::Conv2d { .. })).count(),
     };
     DeviceProfile::for_cluster(&config.cluster.compute, config.cluster.devices, cost, || {
-        measure(executor, params)
-    })
-}
-
-fn measure(executor: &mut Executor, params: &[f32]) -> Result<DeviceProfile> {
-    let plan = executor.plan();
-    let (max_batch, image_len) = (plan.max_batch(), plan.image().numel());
-    let mut stats = plan.init_stats();
-    let mut grad = vec![0.0; plan.num_params()];
-    let many = MEASURED_BATCHES.1.min(max_batch);
-    let few = MEASURED_BATCHES.0.min(many.div_ceil(2));
-    let x = vec![0.5; many * image_len];
-    let labels = vec![0; many];
-    let mut time = |n: usize| -> Result<(usize, f64)> {
-        let mut best = f64::INFINITY;
-        for _ in 0..3 {
-            let start = Instant::now();
-            let dropout = DropoutSeed { seed: 0, index: 0 };
-            executor.forward_backward(
-                &x[..n * image_len],
-                &labels[..n],
-                params,
-                &mut stats,
-                &mut grad,
-                dropout,
-            )?;
-            best = best.min(start.elapsed().as_secs_f64());
+        let many = MEASURED_BATCHES.1.min(plan.max_batch());
+        let few = MEASURED_BATCHES.0.min(many.div_ceil(2));
+        let (few, many) = ((few, engine.measure(few)?), (many, engine.measure(many)?));
+        if few.0 == many.0 {
+            return Ok(DeviceProfile { overhead_s: 0.0, per_sample_s: many.1 / many.0 as f64 });
         }
-        Ok((n, best))
-    };
-    let (few, many) = (time(few)?, time(many)?);
-    if few.0 == many.0 {
-        return Ok(DeviceProfile { overhead_s: 0.0, per_sample_s: many.1 / many.0 as f64 });
-    }
-    Ok(DeviceProfile::from_measurements(few, many))
+        Ok(DeviceProfile::from_measurements(few, many))
+    })
 }

@@ -1,24 +1,22 @@
 //! The trainer: all stages of a step, in order.
 
+use super::engine::{self, ClusterStep, DeviceStep, Engine};
 use super::evaluate::Evaluator;
 use super::gather::{BatchRule, Gathered, InputRule, gather_batches};
 use super::local_device::LocalDevice;
 use super::merge_stats::merge_stats;
 use super::setup;
-use super::update::{Update, Updated, finish_every_step};
 use crate::aggregate::agg_weights;
 use crate::cluster::{Clock, Link};
 use crate::comm::{Communicator, LocalCommunicator, Traffic};
-use crate::compress::CompressError;
-use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::metrics::record::{EvalRecord, StepRecord};
 use crate::models::weights;
-use crate::nn::{DropoutSeed, Executor, Plan};
-use crate::ops::softmax_xent::LossStats;
+use crate::nn::{DropoutSeed, Plan};
 use crate::optim::schedule::{lr_at, scaled_lr};
 use crate::stream::rates::RateModel;
-use crate::train::config::{BatchNormStatistics, RunConfig};
+use crate::train::config::{BatchNormStatistics, RunConfig, SyncConfig};
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,12 +44,9 @@ pub struct Trainer {
     train_samples: usize,
     rates: Vec<f64>,
     plan: Arc<Plan>,
-    executor: Executor,
-    params: Vec<f32>,
-    grad: Vec<f32>,
+    engine: Box<dyn Engine>,
     merged_stats: Vec<f32>,
     devices: Vec<LocalDevice>,
-    update: Update,
     comm: Box<dyn Communicator>,
     clock: Clock,
     batches: BatchRule,
@@ -65,13 +60,12 @@ pub struct Trainer {
     merge_traffic: Traffic,
 }
 
-/// What forward and backward of all hosted devices gave.
-struct Trained {
-    loss: LossStats,
-    /// When the last device was done.
+/// How long the simulated devices compute in a step.
+struct Busy {
+    /// When the last one is done.
     end: Duration,
+    /// The longest time of one.
     compute: Duration,
-    diverged: bool,
 }
 
 impl Trainer {
@@ -81,7 +75,6 @@ impl Trainer {
     /// A configuration that does not validate, data or parameters that cannot be read, a device that is not there.
     pub fn new(config: &RunConfig) -> Result<Self> {
         config.validate()?;
-        let Device::Cpu = Device::open(config.cluster.device)?;
         let data = setup::load_data(config)?;
         let cluster = &config.cluster;
         let rates = RateModel::new(&cluster.rates, &cluster.arrivals, cluster.devices, config.seed)
@@ -95,35 +88,38 @@ impl Trainer {
             }
             None => (plan.init_params(config.seed), plan.init_stats()),
         };
-        let mut executor = Executor::new(Arc::clone(&plan))?;
-        executor.load_params(&params)?;
-        let profiles = setup::profiles(config, &mut executor, &params)?;
+        let mut engine = engine::open(config, &plan, (params, stats.clone()))?;
+        let profiles = setup::profiles(config, &plan, engine.as_mut())?;
         let clock = Clock::new(cluster.clock);
-        let mut devices = setup::devices(config, &data.train, &rates, &plan, &profiles, &clock)?;
-        devices.iter_mut().for_each(|device| device.stats.copy_from_slice(&stats));
+        let devices = setup::devices(
+            config,
+            &data.train,
+            &rates,
+            plan.max_batch(),
+            engine.as_mut(),
+            &profiles,
+            &clock,
+        )?;
         let comm = Box::new(LocalCommunicator::new(cluster.devices, Link::new(&cluster.link)));
         Ok(Self {
             data_set: data.name.to_string(),
             classes: data.train.classes(),
             train_samples: data.train.len(),
             rates: mean_rates,
-            executor,
-            grad: vec![0.0; plan.num_params()],
             merged_stats: stats,
-            update: Update::new(config, &plan, devices.len(), cluster.devices, &params)?,
             devices,
             comm,
             clock,
             batches: setup::batch_rule(config, plan.max_batch()),
             inputs: setup::input_rule(config, &data.train),
-            evaluator: Evaluator::new(data.test, plan.max_batch()),
+            evaluator: Evaluator::new(data.test, plan.max_batch(), engine.as_ref())?,
+            engine,
             step: 0,
             epoch: 0,
             start: Instant::now(),
             diverged: false,
             merge_traffic: Traffic::default(),
             config: config.clone(),
-            params,
             plan,
         })
     }
@@ -147,27 +143,32 @@ impl Trainer {
         let (local_batch, weights, count_traffic) = self.share_counts()?;
         let global_batch: usize = local_batch.iter().sum();
         let lr = self.learning_rate(progress, global_batch);
-        let trained = self.train_devices(&gathered, &weights, progress)?;
+        let begin_training = self.clock.now();
+        let busy_until = self.train_devices(&gathered, &weights, progress)?;
         let synchronising = self.clock.now();
-        let updated = self.update(global_batch, &weights, lr, trained.diverged)?;
-        self.diverged = trained.diverged || updated.diverged;
+        let cluster = ClusterStep { step: self.step, global_batch, weights: &weights, lr };
+        let outcome = self.engine.end_step(cluster, self.comm.as_mut())?;
+        self.diverged = outcome.diverged;
 
         let mut traffic = gathered.traffic;
         traffic += count_traffic;
-        traffic += updated.exchange.traffic;
+        traffic += outcome.exchange.traffic;
         traffic += std::mem::take(&mut self.merge_traffic);
-        let comm = if self.clock.is_virtual() {
-            traffic.elapsed
-        } else {
-            self.clock.now().saturating_sub(synchronising)
+        let (compute, comm) = match self.clock.is_virtual() {
+            true => (busy_until.compute, traffic.elapsed),
+            // Devices of one process compute one after another; a GPU may still be at it when the exchange begins.
+            false => {
+                let spent = (synchronising - begin_training) + self.clock.now().saturating_sub(synchronising);
+                (outcome.compute, spent.saturating_sub(outcome.compute))
+            }
         };
         // Injection is on the wire before the devices compute; the rest after it.
-        self.clock.advance_to(trained.end + comm.saturating_sub(gathered.traffic.elapsed));
+        self.clock.advance_to(busy_until.end + comm.saturating_sub(gathered.traffic.elapsed));
         let end = self.clock.now();
         for device in &mut self.devices {
             device.stream.after_step(end)?;
         }
-        self.count_epochs();
+        self.count_epochs()?;
 
         let samples = (global_batch as f64).max(1.0);
         let mut record = StepRecord {
@@ -180,20 +181,20 @@ impl Trainer {
                 .iter()
                 .max()
                 .map_or(0.0, |&ready| ready.saturating_sub(begin).as_secs_f64()),
-            compute_s: trained.compute.as_secs_f64(),
+            compute_s: compute.as_secs_f64(),
             comm_s: comm.as_secs_f64(),
-            loss: trained.loss.loss_sum / samples,
-            train_top1: trained.loss.top1 as f64 / samples,
+            loss: outcome.loss.loss_sum / samples,
+            train_top1: outcome.loss.top1 as f64 / samples,
             global_batch: global_batch as u64,
             lr,
-            grad_norm: updated.grad_norm,
-            compressed: updated.exchange.compressed,
-            votes: updated.exchange.votes,
-            gate_value: updated.exchange.gate_value,
-            sent_elements: updated.exchange.sent_elements,
+            grad_norm: outcome.grad_norm,
+            compressed: outcome.exchange.compressed,
+            votes: outcome.exchange.votes,
+            gate_value: outcome.exchange.gate_value,
+            sent_elements: outcome.exchange.sent_elements,
             sent_bytes: traffic.sent_bytes,
             received_bytes: traffic.received_bytes,
-            dense_bytes: updated.exchange.dense_bytes,
+            dense_bytes: outcome.exchange.dense_bytes,
             injected_samples: gathered.injected_samples,
             injected_bytes: gathered.injected_bytes,
             local_batch: local_batch.iter().map(|&batch| batch as u64).collect(),
@@ -209,9 +210,7 @@ impl Trainer {
     /// A collective or the network failed.
     pub fn evaluate(&mut self) -> Result<EvalRecord> {
         self.merge_statistics()?;
-        self.executor.load_params(&self.params)?;
-        let total =
-            self.evaluator.evaluate(&mut self.executor, &self.inputs, &self.params, &self.merged_stats)?;
+        let total = self.evaluator.evaluate(self.engine.as_mut(), &self.inputs, &self.merged_stats)?;
         let count = (self.evaluator.len() as f64).max(1.0);
         Ok(EvalRecord {
             step: self.step,
@@ -229,12 +228,15 @@ impl Trainer {
     /// The file cannot be written.
     pub fn save(&mut self, path: &Path) -> Result<()> {
         self.merge_statistics()?;
-        Ok(weights::save(path, &self.plan, &self.params, &self.merged_stats)?)
+        Ok(weights::save(path, &self.plan, &self.engine.params()?, &self.merged_stats)?)
     }
 
     /// The flat parameter vector; under local SGD, the last average.
-    pub fn params(&self) -> &[f32] {
-        &self.params
+    ///
+    /// # Errors
+    /// The device that holds it does not answer.
+    pub fn params(&self) -> Result<Cow<'_, [f32]>> {
+        self.engine.params()
     }
 
     /// The network.
@@ -280,7 +282,7 @@ impl Trainer {
         let hosted: Vec<f64> = self.devices.iter().map(|device| device.batch.labels.len() as f64).collect();
         let mut all = vec![0.0; self.comm.world_size()];
         let mut traffic = self.comm.all_gather_scalars(&hosted, &mut all)?;
-        if matches!(self.update, Update::Local(_)) {
+        if self.config.sync != SyncConfig::EveryStep {
             traffic = Traffic::default();
         }
         let local_batch: Vec<usize> = all.into_iter().map(|batch| batch as usize).collect();
@@ -294,100 +296,35 @@ impl Trainer {
         if self.config.optimizer.scale_lr { scaled_lr(lr, global_batch, base) } else { lr }
     }
 
-    /// Forward and backward of each hosted device in rank order, its gradient handed on at once.
-    fn train_devices(&mut self, gathered: &Gathered, weights: &[f64], progress: f64) -> Result<Trained> {
+    /// Forward and backward of each hosted device in rank order, its gradient handed on at once. Tells when the simulated
+    /// devices are done.
+    fn train_devices(&mut self, gathered: &Gathered, weights: &[f64], progress: f64) -> Result<Busy> {
         let injected = self.batches.injection.is_active();
         let all_ready = gathered.ready.iter().max().copied().unwrap_or_default() + gathered.traffic.elapsed;
-        let mut trained = Trained {
-            loss: LossStats::default(),
-            end: self.clock.now(),
-            compute: Duration::ZERO,
-            diverged: false,
-        };
-        match &mut self.update {
-            Update::EveryStep { sum, .. } => {
-                sum.fill(0.0);
-                self.executor.load_params(&self.params)?;
-            }
-            Update::Local(_) => {}
-        }
+        let mut busy = Busy { end: self.clock.now(), compute: Duration::ZERO };
+        let (optimizer, base) = (&self.config.optimizer, self.config.batch.size);
+        let lr = lr_at(optimizer, progress);
+        self.engine.begin_step()?;
         for (index, device) in self.devices.iter_mut().enumerate() {
             let samples = device.batch.labels.len();
             let begin = if injected { all_ready } else { gathered.ready[index] };
-            let params = match &self.update {
-                Update::EveryStep { .. } => &self.params,
-                Update::Local(local) => {
-                    self.executor.load_params(local.params(index))?;
-                    local.params(index)
-                }
+            let step = DeviceStep {
+                index,
+                agg_weight: weights[device.rank],
+                progress,
+                local_lr: if optimizer.scale_lr { scaled_lr(lr, samples, base) } else { lr },
+                dropout: DropoutSeed { seed: self.config.seed, index: self.step << 16 | device.rank as u64 },
             };
-            let x_len = samples * self.inputs.image.numel();
-            let dropout = DropoutSeed { seed: self.config.seed, index: self.step << 16 | device.rank as u64 };
-            let measured = Instant::now();
-            let loss = self.executor.forward_backward(
-                &device.batch.x[..x_len],
-                &device.batch.labels,
-                params,
-                &mut device.stats,
-                &mut self.grad,
-                dropout,
-            )?;
-            if self.clock.is_virtual() {
-                let compute = device.profile.compute_time(samples);
-                trained.end = trained.end.max(begin + compute);
-                trained.compute = trained.compute.max(compute);
-            } else {
-                // Devices of one process compute one after another.
-                trained.compute += measured.elapsed();
-            }
-            trained.loss = trained.loss + loss;
-            trained.diverged |= !loss.loss_sum.is_finite();
+            self.engine.train(&device.batch, step)?;
+            let compute = device.profile.compute_time(samples);
+            busy.end = busy.end.max(begin + compute);
+            busy.compute = busy.compute.max(compute);
             device.trained_samples += samples as u64;
-            if trained.diverged {
-                return Ok(trained);
-            }
-            match &mut self.update {
-                Update::EveryStep { exchange, sum, .. } => {
-                    match exchange.contribute(index, &self.grad, weights[device.rank], progress, sum) {
-                        Err(Error::Compress(CompressError::NotFinite { .. })) => trained.diverged = true,
-                        other => other?,
-                    }
-                }
-                Update::Local(local) => {
-                    let lr = lr_at(&self.config.optimizer, progress);
-                    let scale = self.config.optimizer.scale_lr;
-                    let lr = if scale { scaled_lr(lr, samples, self.config.batch.size) } else { lr };
-                    trained.diverged |= !local.step(index, &self.grad, samples, lr)?;
-                }
-            }
         }
-        Ok(trained)
-    }
-
-    /// Moves the parameters; after a value that is not finite nothing changes, without any sample in the cluster nothing
-    /// but parameters that are due to be averaged.
-    fn update(&mut self, global_batch: usize, weights: &[f64], lr: f64, diverged: bool) -> Result<Updated> {
-        if diverged {
-            return Ok(Updated { diverged, ..Updated::default() });
+        if !self.clock.is_virtual() {
+            busy.end = self.clock.now();
         }
-        match &mut self.update {
-            Update::EveryStep { .. } if global_batch == 0 => Ok(Updated::default()),
-            Update::EveryStep { exchange, optimizer, sum } => {
-                finish_every_step(exchange, optimizer, sum, weights, self.comm.as_mut(), &mut self.params, lr)
-            }
-            Update::Local(local) => {
-                let mut updated = Updated { grad_norm: local.take_longest_grad(), ..Updated::default() };
-                if local.averages_after(self.step) {
-                    updated.exchange.traffic = local.average(self.comm.as_mut(), &mut self.params)?;
-                    updated.exchange.sent_elements = (self.params.len() * self.comm.world_size()) as u64;
-                }
-                updated.exchange.dense_bytes = crate::cluster::link::all_reduce_sent_bytes(
-                    size_of_val(&self.params[..]) as u64,
-                    self.comm.world_size(),
-                );
-                Ok(updated)
-            }
-        }
+        Ok(busy)
     }
 
     /// Batch-norm statistics for evaluating and saving.
@@ -395,27 +332,29 @@ impl Trainer {
         let total: u64 = self.devices.iter().map(|device| device.trained_samples).sum();
         if self.config.batch_norm == BatchNormStatistics::Local || total == 0 || self.merged_stats.is_empty()
         {
-            self.merged_stats.copy_from_slice(&self.devices[0].stats);
+            self.merged_stats.copy_from_slice(&self.engine.stats(0)?);
             return Ok(());
         }
+        let stats =
+            (0..self.devices.len()).map(|index| self.engine.stats(index)).collect::<Result<Vec<_>>>()?;
         let hosted = self
             .devices
             .iter()
-            .map(|device| (&device.stats[..], device.trained_samples as f64 / total as f64));
+            .zip(&stats)
+            .map(|(device, stats)| (&stats[..], device.trained_samples as f64 / total as f64));
         self.merge_traffic +=
             merge_stats(self.plan.stats(), hosted, self.comm.as_mut(), &mut self.merged_stats)?;
         Ok(())
     }
 
-    fn count_epochs(&mut self) {
+    fn count_epochs(&mut self) -> Result<()> {
         let trained: u64 = self.devices.iter().map(|device| device.trained_samples).sum();
         let epoch = trained / (self.train_samples as u64).max(1);
         if epoch > self.epoch {
             self.epoch = epoch;
-            if let Update::EveryStep { exchange, .. } = &mut self.update {
-                exchange.start_epoch();
-            }
+            self.engine.start_epoch()?;
         }
+        Ok(())
     }
 
     fn record_streams(&self, record: &mut StepRecord) {

@@ -2,6 +2,7 @@
 
 use super::exchange::{ExchangeReport, GradientExchange};
 use super::local_sgd::LocalSgd;
+use crate::cluster::link::all_reduce_sent_bytes;
 use crate::comm::Communicator;
 use crate::compress::dgc::optimizer_momentum;
 use crate::error::Result;
@@ -78,4 +79,20 @@ pub(crate) fn finish_every_step(
     }
     optimizer.step(params, sum, lr)?;
     Ok(Updated { exchange: report, grad_norm, diverged: false })
+}
+
+/// Ends a step of local SGD: averages the devices' parameters into `params` where `step` is due for it.
+pub(crate) fn average_when_due(
+    local: &mut LocalSgd,
+    step: u64,
+    comm: &mut dyn Communicator,
+    params: &mut [f32],
+) -> Result<Updated> {
+    let mut updated = Updated { grad_norm: local.take_longest_grad(), ..Updated::default() };
+    if local.averages_after(step) {
+        updated.exchange.traffic = local.average(comm, params)?;
+        updated.exchange.sent_elements = (params.len() * comm.world_size()) as u64;
+    }
+    updated.exchange.dense_bytes = all_reduce_sent_bytes(size_of_val(params) as u64, comm.world_size());
+    Ok(updated)
 }

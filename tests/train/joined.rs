@@ -35,11 +35,11 @@ fn whole_shares(devices: usize) -> RunConfig {
 /// Parameters before and after the steps.
 fn trained(config: &RunConfig) -> (Vec<f32>, Vec<f32>) {
     let mut trainer = Trainer::new(config).unwrap();
-    let before = trainer.params().to_vec();
+    let before = trainer.params().unwrap().to_vec();
     for _ in 0..STEPS {
         assert_eq!(trainer.step().unwrap().global_batch, SAMPLES as u64);
     }
-    (before, trainer.params().to_vec())
+    (before, trainer.params().unwrap().to_vec())
 }
 
 /// Largest difference; NaN if there is one.

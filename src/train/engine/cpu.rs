@@ -1,0 +1,165 @@
+//! The engine on the CPU: every part of a step is done when its call returns.
+
+use super::{ClusterStep, DeviceStep, Engine, StepOutcome};
+use crate::comm::Communicator;
+use crate::compress::CompressError;
+use crate::error::{Error, Result};
+use crate::nn::{DropoutSeed, Executor, Plan};
+use crate::ops::softmax_xent::LossStats;
+use crate::train::config::RunConfig;
+use crate::train::device_batch::{DeviceBatch, Images};
+use crate::train::update::{Update, Updated, average_when_due, finish_every_step};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One network over the threads of the current rayon pool, for all hosted devices in turn.
+pub(crate) struct CpuEngine {
+    executor: Executor,
+    params: Vec<f32>,
+    grad: Vec<f32>,
+    /// Batch-norm running statistics of each hosted device.
+    stats: Vec<Vec<f32>>,
+    /// Those that evaluations use.
+    evaluated_stats: Vec<f32>,
+    update: Update,
+    /// Of the step under way.
+    outcome: StepOutcome,
+}
+
+impl CpuEngine {
+    /// `hosted` of `world_size` devices that start from `params` and `stats`.
+    pub fn new(
+        config: &RunConfig,
+        plan: &Arc<Plan>,
+        (params, stats): (Vec<f32>, Vec<f32>),
+        hosted: usize,
+        world_size: usize,
+    ) -> Result<Self> {
+        let mut executor = Executor::new(Arc::clone(plan))?;
+        executor.load_params(&params)?;
+        Ok(Self {
+            executor,
+            grad: vec![0.0; plan.num_params()],
+            update: Update::new(config, plan, hosted, world_size, &params)?,
+            params,
+            evaluated_stats: stats.clone(),
+            stats: vec![stats; hosted],
+            outcome: StepOutcome::default(),
+        })
+    }
+}
+
+impl Engine for CpuEngine {
+    fn new_batch(&self, max_batch: usize) -> Result<DeviceBatch> {
+        let numel = max_batch * self.executor.plan().image().numel();
+        Ok(DeviceBatch::new(Images::Ready(vec![0.0; numel]), max_batch))
+    }
+
+    fn begin_step(&mut self) -> Result<()> {
+        self.outcome = StepOutcome::default();
+        if let Update::EveryStep { sum, .. } = &mut self.update {
+            sum.fill(0.0);
+            self.executor.load_params(&self.params)?;
+        }
+        Ok(())
+    }
+
+    fn train(&mut self, batch: &DeviceBatch, step: DeviceStep) -> Result<()> {
+        if self.outcome.diverged {
+            return Ok(());
+        }
+        let DeviceStep { index, agg_weight, progress, local_lr, dropout } = step;
+        let samples = batch.labels.len();
+        let begin = Instant::now();
+        let params = match &self.update {
+            Update::EveryStep { .. } => &self.params,
+            Update::Local(local) => {
+                self.executor.load_params(local.params(index))?;
+                local.params(index)
+            }
+        };
+        let x = ready(batch, &self.executor);
+        let stats = &mut self.stats[index];
+        let loss =
+            self.executor.forward_backward(x, &batch.labels, params, stats, &mut self.grad, dropout)?;
+        self.outcome.compute += begin.elapsed();
+        self.outcome.loss = self.outcome.loss + loss;
+        if !loss.loss_sum.is_finite() {
+            self.outcome.diverged = true;
+            return Ok(());
+        }
+        match &mut self.update {
+            Update::EveryStep { exchange, sum, .. } => {
+                match exchange.contribute(index, &self.grad, agg_weight, progress, sum) {
+                    Err(Error::Compress(CompressError::NotFinite { .. })) => self.outcome.diverged = true,
+                    other => other?,
+                }
+            }
+            Update::Local(local) => {
+                self.outcome.diverged |= !local.step(index, &self.grad, samples, local_lr)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_step(&mut self, step: ClusterStep<'_>, comm: &mut dyn Communicator) -> Result<StepOutcome> {
+        let ClusterStep { step, global_batch, weights, lr } = step;
+        if self.outcome.diverged {
+            return Ok(self.outcome);
+        }
+        let Updated { exchange, grad_norm, diverged } = match &mut self.update {
+            Update::EveryStep { .. } if global_batch == 0 => Updated::default(),
+            Update::EveryStep { exchange, optimizer, sum } => {
+                finish_every_step(exchange, optimizer, sum, weights, comm, &mut self.params, lr)?
+            }
+            Update::Local(local) => average_when_due(local, step, comm, &mut self.params)?,
+        };
+        Ok(StepOutcome { exchange, grad_norm, diverged, ..self.outcome })
+    }
+
+    fn start_epoch(&mut self) -> Result<()> {
+        if let Update::EveryStep { exchange, .. } = &mut self.update {
+            exchange.start_epoch();
+        }
+        Ok(())
+    }
+
+    fn begin_evaluation(&mut self, stats: &[f32]) -> Result<()> {
+        self.evaluated_stats.copy_from_slice(stats);
+        Ok(self.executor.load_params(&self.params)?)
+    }
+
+    fn evaluate(&mut self, batch: &DeviceBatch) -> Result<LossStats> {
+        let x = ready(batch, &self.executor);
+        Ok(self.executor.evaluate(x, &batch.labels, &self.params, &self.evaluated_stats)?)
+    }
+
+    fn params(&self) -> Result<Cow<'_, [f32]>> {
+        Ok(Cow::Borrowed(&self.params))
+    }
+
+    fn stats(&self, index: usize) -> Result<Cow<'_, [f32]>> {
+        Ok(Cow::Borrowed(&self.stats[index]))
+    }
+
+    fn measure(&mut self, n: usize) -> Result<f64> {
+        const REPEATS: usize = 3;
+        let (x, labels) = (vec![0.5; n * self.executor.plan().image().numel()], vec![0; n]);
+        let (mut stats, mut best) = (self.evaluated_stats.clone(), Duration::MAX);
+        for _ in 0..REPEATS {
+            let begin = Instant::now();
+            let dropout = DropoutSeed { seed: 0, index: 0 };
+            let (params, grad) = (&self.params, &mut self.grad);
+            self.executor.forward_backward(&x, &labels, params, &mut stats, grad, dropout)?;
+            best = best.min(begin.elapsed());
+        }
+        Ok(best.as_secs_f64())
+    }
+}
+
+/// The filled images of a batch that this engine made.
+fn ready<'a>(batch: &'a DeviceBatch, executor: &Executor) -> &'a [f32] {
+    let Images::Ready(x) = &batch.images else { unreachable!("a batch of another engine") };
+    &x[..batch.labels.len() * executor.plan().image().numel()]
+}

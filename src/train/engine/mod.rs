@@ -1,0 +1,107 @@
+//! What computes the steps of the hosted devices: network, compression, optimizer, and all state that they need.
+//!
+//! The trainer asks for a step in three parts: [`Engine::begin_step`], [`Engine::train`] for each device with its batch,
+//! [`Engine::end_step`]. An engine may only queue work in the first two; results come with the last.
+
+mod cpu;
+
+use super::device_batch::DeviceBatch;
+use super::exchange::ExchangeReport;
+use crate::comm::Communicator;
+use crate::device::Device;
+use crate::error::Result;
+use crate::nn::{DropoutSeed, Plan};
+use crate::ops::softmax_xent::LossStats;
+use crate::train::config::RunConfig;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One hosted device in one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeviceStep {
+    /// Which of the hosted devices.
+    pub index: usize,
+    /// Weight of its gradient.
+    pub agg_weight: f64,
+    /// Share of the run that is done, in [0, 1].
+    pub progress: f64,
+    /// Learning rate of a step of its own, for local SGD.
+    pub local_lr: f64,
+    pub dropout: DropoutSeed,
+}
+
+/// All devices in one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClusterStep<'a> {
+    /// Its number, from 1.
+    pub step: u64,
+    /// Samples of all devices.
+    pub global_batch: usize,
+    /// Weight of each rank's gradient.
+    pub weights: &'a [f64],
+    pub lr: f64,
+}
+
+/// What a step gave.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StepOutcome {
+    /// Sums over the samples of the hosted devices.
+    pub loss: LossStats,
+    /// Measured time of all forward and backward passes.
+    pub compute: Duration,
+    /// A loss or gradient is not finite: parameters were left alone.
+    pub diverged: bool,
+    pub exchange: ExchangeReport,
+    /// Euclidean norm of the aggregated gradient; under local SGD of the device with the longest one.
+    pub grad_norm: f64,
+}
+
+/// Trains one network for the hosted devices of a cluster.
+pub(crate) trait Engine: Send {
+    /// Room for a batch of up to `max_batch` images, where the engine can read it best.
+    fn new_batch(&self, max_batch: usize) -> Result<DeviceBatch>;
+
+    /// Takes up the parameters as they are now.
+    fn begin_step(&mut self) -> Result<()>;
+
+    /// Forward and backward over a device's batch; its gradient goes to the exchange, or moves the device's own
+    /// parameters.
+    fn train(&mut self, batch: &DeviceBatch, step: DeviceStep) -> Result<()>;
+
+    /// Aggregates, updates, and tells what happened. Without any sample in the cluster nothing changes but parameters
+    /// that are due to be averaged.
+    fn end_step(&mut self, step: ClusterStep<'_>, comm: &mut dyn Communicator) -> Result<StepOutcome>;
+
+    /// A pass over the data set is done.
+    fn start_epoch(&mut self) -> Result<()>;
+
+    /// Takes up the parameters and these batch-norm statistics for [`Engine::evaluate`].
+    fn begin_evaluation(&mut self, stats: &[f32]) -> Result<()>;
+
+    /// Loss and accuracy sums over a batch.
+    fn evaluate(&mut self, batch: &DeviceBatch) -> Result<LossStats>;
+
+    /// The shared parameters; under local SGD, the last average.
+    fn params(&self) -> Result<Cow<'_, [f32]>>;
+
+    /// Batch-norm running statistics of a hosted device.
+    fn stats(&self, index: usize) -> Result<Cow<'_, [f32]>>;
+
+    /// Seconds of one forward and backward over `n` images, the best of a few; changes no parameters or statistics.
+    fn measure(&mut self, n: usize) -> Result<f64>;
+}
+
+/// The engine of the configured device, hosting every device of the cluster; they start from `params` and `stats`.
+///
+/// # Errors
+/// The device cannot be used, or has no room.
+pub(crate) fn open(
+    config: &RunConfig,
+    plan: &Arc<Plan>,
+    (params, stats): (Vec<f32>, Vec<f32>),
+) -> Result<Box<dyn Engine>> {
+    let devices = config.cluster.devices;
+    let Device::Cpu = Device::open(config.cluster.device)?;
+    Ok(Box::new(cpu::CpuEngine::new(config, plan, (params, stats), devices, devices)?))
+}
