@@ -78,7 +78,7 @@ fn every_kernel_is_compiled_for_every_architecture() {
     let (output, table) = run(out.path(), &[("NVCC", &nvcc), ("PATH", "/usr/bin:/bin")]);
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("rerun-if-changed=kernels\n"), "{output:?}");
-    let default = r#"["sm_80", "sm_87", "sm_89", "sm_90", "compute_90"]"#;
+    let default = r#"["sm_80", "sm_87", "sm_89", "sm_90", "sm_90a", "compute_90"]"#;
     assert!(table.contains(default) && table.contains(r#"TOOLKIT: &str = "13.0""#), "{table}");
     for entry in fs::read_dir(source("kernels")).unwrap() {
         let path = entry.unwrap().path();
