@@ -10,16 +10,21 @@ use std::sync::Arc;
 
 /// What activations can be stored as.
 pub trait Element: Pod + Send + Sync {
-    /// Ending of the entry points for it: `f32` or `bf16`.
-    const SUFFIX: &'static str;
+    /// Whether it is bf16 and not f32.
+    const IS_BF16: bool;
+
+    /// The entry point for it, of one for f32 and one for bf16.
+    fn entry(f32: &'static str, bf16: &'static str) -> &'static str {
+        if Self::IS_BF16 { bf16 } else { f32 }
+    }
 }
 
 impl Element for f32 {
-    const SUFFIX: &'static str = "f32";
+    const IS_BF16: bool = false;
 }
 
 impl Element for half::bf16 {
-    const SUFFIX: &'static str = "bf16";
+    const IS_BF16: bool = true;
 }
 
 /// Elements on a GPU, freed with their owner.

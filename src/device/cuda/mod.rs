@@ -5,6 +5,7 @@
 //! GPU; kernels take [`View`]s and [`ViewMut`]s of it.
 
 mod add_scaled;
+mod batch;
 mod device;
 mod embedded;
 mod error;
@@ -16,6 +17,7 @@ mod probe;
 mod sgd;
 mod weighted_sum;
 
+pub use batch::Batch;
 pub use device::CudaDevice;
 pub(crate) use device::check_len;
 pub use embedded::{architectures, kernels, toolkit};
