@@ -114,6 +114,17 @@ impl<'a, T> View<'a, T> {
         View { address, len, lifetime: PhantomData }
     }
 
+    /// The same bytes as elements of another type.
+    ///
+    /// # Panics
+    /// If the bytes are no whole number of them, or not aligned for them.
+    pub(crate) fn cast<U: Pod>(self) -> View<'a, U> {
+        let bytes = self.len * size_of::<T>();
+        let aligned = self.address.is_multiple_of(align_of::<U>() as u64);
+        assert!(bytes.is_multiple_of(size_of::<U>()) && aligned, "a view of {bytes} bytes as other elements");
+        View { address: self.address, len: bytes / size_of::<U>(), lifetime: PhantomData }
+    }
+
     pub(crate) fn address(&self) -> sys::CUdeviceptr {
         self.address
     }
@@ -153,6 +164,15 @@ impl<'a, T> ViewMut<'a, T> {
     /// # Panics
     /// If `range` goes beyond the end, as with a slice.
     pub fn slice_mut(&mut self, range: impl RangeBounds<usize>) -> ViewMut<'_, T> {
+        let (address, len) = part::<T>(self.address, self.len, range);
+        ViewMut { address, len, lifetime: PhantomData }
+    }
+
+    /// A part of it, for as long as the whole.
+    ///
+    /// # Panics
+    /// If `range` goes beyond the end, as with a slice.
+    pub fn part(self, range: impl RangeBounds<usize>) -> ViewMut<'a, T> {
         let (address, len) = part::<T>(self.address, self.len, range);
         ViewMut { address, len, lifetime: PhantomData }
     }

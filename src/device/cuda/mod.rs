@@ -26,5 +26,6 @@ pub(crate) use graph::Graph;
 pub use launch::{Grid, Launch, Scalar};
 pub use memory::{DeviceBuffer, Element, View, ViewMut};
 pub use pinned::PinnedBuffer;
+pub(crate) use pinned::TimeMark;
 pub use probe::{DeviceInfo, Driver, probe};
 pub use sgd::{DeviceMomentum, SgdStep};

@@ -2,7 +2,7 @@
 
 use super::{
     Aggregation, ArrivalConfig, BatchConfig, BatchNormStatistics, BatchPolicy, BufferConfig, BufferPolicy,
-    ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig,
+    ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig, Precision,
     GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig, OptimizerConfig,
     OptimizerKind, Partition, RatesConfig, RunConfig, ScheduleConfig, Stem, SyncConfig, TopKConfig,
     TopKScope, ValueCoding,
@@ -56,7 +56,8 @@ impl Default for ClusterConfig {
             clock: ClockKind::Virtual,
             link: LinkConfig::default(),
             compute: ComputeConfig::K80,
-            device: DeviceKind::Cpu,
+            device: DeviceKind::Auto,
+            precision: Precision::F32,
             wait_limit_s: 600.0,
         }
     }
