@@ -1,7 +1,7 @@
 //! All memory of an executor, allocated once.
 
 use super::buckets::buckets;
-use crate::device::cuda::{CudaDevice, CudaError, DeviceBuffer, Element, View};
+use crate::device::cuda::{CudaDevice, CudaError, DeviceBuffer, Element};
 use crate::nn::{Layer, Op, Plan};
 use crate::ops::{batchnorm2d, conv2d, elementwise, linear};
 use std::ops::Range;
@@ -76,11 +76,6 @@ impl<E: Element> Buffers<E> {
         let Self { params, filters, segments, .. } = self;
         let Segments { table, count, longest } = segments;
         elementwise::cuda::pack(device, table.view(), *count, *longest, params.view(), filters.view_mut())
-    }
-
-    /// The packed filter of layer `i`.
-    pub fn filter(&self, i: usize) -> View<'_, E> {
-        self.filters.view().slice(self.filter_ranges[i].clone())
     }
 }
 
