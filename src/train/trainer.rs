@@ -245,6 +245,11 @@ impl Trainer {
         &self.plan
     }
 
+    /// What computes the steps, as in `NVIDIA H200, bf16`.
+    pub fn computed_on(&self) -> &str {
+        self.engine.name()
+    }
+
     /// Name of the data set.
     pub fn data_set(&self) -> &str {
         &self.data_set

@@ -63,6 +63,9 @@ pub(crate) struct StepOutcome {
 
 /// Trains one network for the hosted devices of a cluster.
 pub(crate) trait Engine: Send {
+    /// What computes, in words.
+    fn name(&self) -> &str;
+
     /// Room for a batch of up to `max_batch` images, where the engine can read it best.
     fn new_batch(&self, max_batch: usize) -> Result<DeviceBatch>;
 

@@ -24,6 +24,7 @@ use update::CudaUpdate;
 
 /// One network on one GPU, for all hosted devices in turn.
 pub(crate) struct CudaEngine<E: Element> {
+    name: String,
     device: Arc<CudaDevice>,
     executor: CudaExecutor<E>,
     /// One for each hosted device, and one for what has no device.
@@ -58,6 +59,7 @@ impl<E: Element> CudaEngine<E> {
         device.copy_from_host(&params, executor.params_and_grad().0)?;
         let header = || HostHeader::new(&device, plan.max_batch());
         Ok(Self {
+            name: format!("{}, {}", device.name(), if E::IS_BF16 { "bf16" } else { "f32" }),
             headers: (0..=hosted).map(|_| header()).collect::<std::result::Result<_, _>>()?,
             stats: (0..hosted).map(|_| device.upload(&stats)).collect::<std::result::Result<_, _>>()?,
             evaluated_stats: device.upload(&stats)?,
@@ -94,6 +96,10 @@ impl<E: Element> CudaEngine<E> {
 }
 
 impl<E: Element> Engine for CudaEngine<E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn new_batch(&self, max_batch: usize) -> Result<DeviceBatch> {
         let pixels = self.device.pinned(max_batch * self.executor.plan().image().numel())?;
         let placements = self.device.pinned(3 * max_batch)?;
