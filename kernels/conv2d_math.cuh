@@ -1,0 +1,224 @@
+// conv2d_math.cuh: a block's product of two tiles in shared memory, sums in registers
+//
+// Both classes give: multiply() adds a step; at(i, j) is the sum of row(i) and column(j) of the tile, for kRows x kColumns of
+// them a thread. Lanes that share their columns differ in the lane number's upper kSharedBits bits.
+#pragma once
+
+#include "conv2d_tile.cuh"
+
+// bf16 on the tensor cores of sm_80 and later, f32 sums: kWarpsM x kWarpsN warps.
+template <class TileT, int kWarpsM_, int kWarpsN, bool kDeepA, bool kDeepB>
+struct Mma {
+    static constexpr int kWarpsM = kWarpsM_;
+    static constexpr int kBlocksM = TileT::kRows / kWarpsM / 16, kBlocksN = TileT::kColumns / kWarpsN / 8;
+    static constexpr int kRows = 2 * kBlocksM, kColumns = 2 * kBlocksN;
+    static constexpr int kSharedBits = 3;
+    static_assert(kWarpsM * kWarpsN * 32 == TileT::kThreads && kBlocksN % 2 == 0, "whole warps");
+
+    float sums[kBlocksM][kBlocksN][4];
+    int lane, warp_row, warp_column;
+
+    __device__ __forceinline__ Mma() {
+        const int warp = threadIdx.x / 32;
+        lane = threadIdx.x % 32;
+        warp_row = warp / kWarpsN * (kBlocksM * 16);
+        warp_column = warp % kWarpsN * (kBlocksN * 8);
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+            for (int j = 0; j < kColumns; ++j) at(i, j) = 0.0f;
+        }
+    }
+    __device__ __forceinline__ float& at(int i, int j) { return sums[i / 2][j / 2][i % 2 * 2 + j % 2]; }
+    __device__ __forceinline__ int row(int i) const { return warp_row + i / 2 * 16 + i % 2 * 8 + lane / 4; }
+    __device__ __forceinline__ int column(int j) const { return warp_column + j / 2 * 8 + lane % 4 * 2 + j % 2; }
+    __device__ __forceinline__ int warp_m() const { return warp_row / (kBlocksM * 16); }
+
+    __device__ __forceinline__ void multiply(const __nv_bfloat16* tile_a, const __nv_bfloat16* tile_b) {
+        // Each lane names a row of one of four 8x8 matrices: `upper` and `right` say which.
+        const int line = lane % 8, upper = lane / 8 % 2, right = lane / 16;
+#pragma unroll
+        for (int k = 0; k < TileT::kStep / 16; ++k) {
+            uint32_t a[kBlocksM][4], b[kBlocksN / 2][4];
+#pragma unroll
+            for (int i = 0; i < kBlocksM; ++i) {
+                const int row = warp_row + i * 16;
+                if constexpr (kDeepA) {
+                    ldmatrix_x4(a[i], tile_a + Deep<TileT, TileT::kRows>::at(row + line + 8 * upper, 2 * k + right));
+                } else {
+                    ldmatrix_x4_trans(a[i], tile_a + Wide<TileT, TileT::kRows>::at(16 * k + line + 8 * right, row / 8 + upper));
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < kBlocksN / 2; ++j) {
+                const int column = warp_column + j * 16;
+                if constexpr (kDeepB) {
+                    ldmatrix_x4(b[j], tile_b + Deep<TileT, TileT::kColumns>::at(column + line + 8 * right, 2 * k + upper));
+                } else {
+                    ldmatrix_x4_trans(
+                        b[j], tile_b + Wide<TileT, TileT::kColumns>::at(16 * k + line + 8 * upper, column / 8 + right));
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < kBlocksM; ++i) {
+#pragma unroll
+                for (int j = 0; j < kBlocksN; ++j) {
+                    mma_m16n8k16_bf16(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+                }
+            }
+        }
+    }
+};
+
+// f32 on the FMA units: a warp computes 32 x 64, a thread 8 x 8. Terms are added one by one in the order of the depth.
+template <class TileT, int kWarpsM_, int kWarpsN, bool kDeepA, bool kDeepB>
+struct Simt {
+    static constexpr int kWarpsM = kWarpsM_;
+    static constexpr int kRows = 8, kColumns = 8;
+    static constexpr int kSharedBits = 2;
+    static_assert(kWarpsM * kWarpsN * 32 == TileT::kThreads && kWarpsM * 32 == TileT::kRows &&
+                      kWarpsN * 64 == TileT::kColumns,
+                  "whole warps");
+
+    float sums[kRows][kColumns];
+    int lane_row, lane_column, warp_row, warp_column;
+
+    __device__ __forceinline__ Simt() {
+        const int warp = threadIdx.x / 32;
+        lane_row = threadIdx.x % 32 / 8;
+        lane_column = threadIdx.x % 8;
+        warp_row = warp / kWarpsN * 32;
+        warp_column = warp % kWarpsN * 64;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+            for (int j = 0; j < kColumns; ++j) sums[i][j] = 0.0f;
+        }
+    }
+    __device__ __forceinline__ float& at(int i, int j) { return sums[i][j]; }
+    __device__ __forceinline__ int row(int i) const {
+        return warp_row + (kDeepA ? lane_row + 4 * i : 4 * lane_row + i % 4 + i / 4 * 16);
+    }
+    __device__ __forceinline__ int column(int j) const {
+        return warp_column + (kDeepB ? lane_column + 8 * j : 4 * lane_column + j % 4 + j / 4 * 32);
+    }
+    __device__ __forceinline__ int warp_m() const { return warp_row / 32; }
+
+    // The thread's 8 values of one operand at 4 depths; `a` says which operand.
+    template <bool kA>
+    __device__ __forceinline__ void fragment(float (&values)[4][8], const float* tile, int chunk) const {
+        constexpr int kExtent = kA ? TileT::kRows : TileT::kColumns;
+        if constexpr (kA ? kDeepA : kDeepB) {
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                const int index = kA ? row(i) : column(i);
+                const float4 v = *reinterpret_cast<const float4*>(tile + Deep<TileT, kExtent>::at(index, chunk));
+                values[0][i] = v.x;
+                values[1][i] = v.y;
+                values[2][i] = v.z;
+                values[3][i] = v.w;
+            }
+        } else {
+#pragma unroll
+            for (int d = 0; d < 4; ++d) {
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    const int index = kA ? row(4 * half) : column(4 * half);
+                    const float4 v =
+                        *reinterpret_cast<const float4*>(tile + Wide<TileT, kExtent>::at(4 * chunk + d, index / 4));
+                    values[d][4 * half] = v.x;
+                    values[d][4 * half + 1] = v.y;
+                    values[d][4 * half + 2] = v.z;
+                    values[d][4 * half + 3] = v.w;
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void multiply(const float* tile_a, const float* tile_b) {
+#pragma unroll
+        for (int chunk = 0; chunk < TileT::kStep / 4; ++chunk) {
+            float a[4][8], b[4][8];
+            fragment<true>(a, tile_a, chunk);
+            fragment<false>(b, tile_b, chunk);
+#pragma unroll
+            for (int d = 0; d < 4; ++d) {
+#pragma unroll
+                for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+                    for (int j = 0; j < kColumns; ++j) sums[i][j] = fmaf(a[d][i], b[d][j], sums[i][j]);
+                }
+            }
+        }
+    }
+};
+
+// Rows of the tile on their way out keep this distance in floats: the rows of a warp's accesses lie in other banks.
+template <class TileT>
+constexpr int kRowPitch = TileT::kColumns + 8;
+
+// Lays the sums out row by row in shared memory. Ends with a barrier.
+template <class TileT, class Math>
+__device__ __forceinline__ void stage_sums(Math& math, float* staged) {
+#pragma unroll
+    for (int i = 0; i < Math::kRows; ++i) {
+#pragma unroll
+        for (int j = 0; j < Math::kColumns; ++j) staged[math.row(i) * kRowPitch<TileT> + math.column(j)] = math.at(i, j);
+    }
+    __syncthreads();
+}
+
+// Calls visit(row, column, values) for kWidth neighbours of a row at a time, neighbouring threads side by side.
+template <class TileT, int kWidth, class Visit>
+__device__ __forceinline__ void for_each_staged(const float* staged, Visit visit) {
+    constexpr int kPerRow = TileT::kColumns / kWidth;
+    for (int at = threadIdx.x; at < TileT::kRows * kPerRow; at += TileT::kThreads) {
+        const int row = at / kPerRow, column = at % kPerRow * kWidth;
+        float values[kWidth];
+        const float* from = staged + row * kRowPitch<TileT> + column;
+        if constexpr (kWidth % 4 == 0) {
+#pragma unroll
+            for (int i = 0; i < kWidth; i += 4) {
+                const float4 v = *reinterpret_cast<const float4*>(from + i);
+                values[i] = v.x;
+                values[i + 1] = v.y;
+                values[i + 2] = v.z;
+                values[i + 3] = v.w;
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < kWidth; ++i) values[i] = from[i];
+        }
+        visit(row, column, values);
+    }
+}
+
+// Stores the `valid` first of a chunk of elements to `to`, added to what is there if `accumulate`; at once if `whole`.
+template <class T>
+__device__ __forceinline__ void store_chunk(T* to, const float (&values)[Pack<T>::kLen], int valid, bool whole,
+                                            bool accumulate) {
+    if (whole) {
+        Pack<T> out;
+        if (accumulate) out = *reinterpret_cast<const Pack<T>*>(to);
+#pragma unroll
+        for (int i = 0; i < Pack<T>::kLen; ++i) {
+            out.at[i] = from_float<T>(accumulate ? to_float(out.at[i]) + values[i] : values[i]);
+        }
+        *reinterpret_cast<Pack<T>*>(to) = out;
+    } else {
+#pragma unroll
+        for (int i = 0; i < Pack<T>::kLen; ++i) {
+            if (i < valid) to[i] = from_float<T>(accumulate ? to_float(to[i]) + values[i] : values[i]);
+        }
+    }
+}
+
+// Stores staged sums as f32 rows of `columns` elements from element (row0, column0) on: parts and filter gradients.
+template <class TileT>
+__device__ __forceinline__ void store_f32(float* out, const float* staged, int row0, int rows, int column0, int columns) {
+    for_each_staged<TileT, 1>(staged, [&](int row, int column, const float(&values)[1]) {
+        if (row0 + row < rows && column0 + column < columns) {
+            out[static_cast<int64_t>(row0 + row) * columns + column0 + column] = values[0];
+        }
+    });
+}
