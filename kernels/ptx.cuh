@@ -7,8 +7,8 @@
 #include <cstdint>
 
 // What the driver fills for the bulk tensor copies: the bytes of a CUtensorMap. Kernels take it by value as
-// `const __grid_constant__ TensorMap map`.
-struct alignas(64) TensorMap {
+// `const __grid_constant__ TensorMap map`. Aligned as the driver's type.
+struct alignas(128) TensorMap {
     uint64_t opaque[16];
 };
 

@@ -24,8 +24,8 @@ constexpr int kConsumers = kConsumerGroups * kWarpgroup;
 constexpr int kBlockSize = kConsumers + kWarpgroup;
 constexpr int kConsumerWarps = kConsumers / 32;
 // 384 threads start with 168 registers each; the copying warpgroup gives away what the computing ones need.
-constexpr int kProducerRegisters = 24;
-constexpr int kConsumerRegisters = 240;
+constexpr int kProducerRegisters = 40;
+constexpr int kConsumerRegisters = 232;
 
 constexpr int kRowLen = 64;       // bf16 in a swizzled row
 constexpr int kRowBytes = 128;    // the same in bytes
