@@ -16,7 +16,8 @@ pub(crate) const ROW_LEN: u32 = 64;
 const FORMAT: sys::CUtensorMapDataType = sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
 const INTERLEAVE: sys::CUtensorMapInterleave = sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE;
 const SWIZZLE: sys::CUtensorMapSwizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
-const PROMOTION: sys::CUtensorMapL2promotion = sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+const PROMOTION: sys::CUtensorMapL2promotion =
+    sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
 const FILL: sys::CUtensorMapFloatOOBfill = sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE;
 
 /// Dimensions of the largest map.
@@ -207,6 +208,9 @@ mod tests {
     #[test]
     fn strides_are_those_of_a_contiguous_tensor() {
         let layout = Layout::new(&[5, 9, 72]);
-        assert_eq!((layout.extents[..3].to_vec(), layout.strides[..2].to_vec()), (vec![72, 9, 5], vec![144, 1296]));
+        assert_eq!(
+            (layout.extents[..3].to_vec(), layout.strides[..2].to_vec()),
+            (vec![72, 9, 5], vec![144, 1296])
+        );
     }
 }

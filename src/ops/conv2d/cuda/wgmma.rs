@@ -1,7 +1,9 @@
 //! Launches of `kernels/conv2d_*_wgmma.cu`: convolutions in bf16 on Hopper, for shapes that fill it.
 
 use super::Epilogue;
-use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, Grid, ImageMap, View, ViewMut, check_len, tiled_map};
+use crate::device::cuda::{
+    Batch, CudaDevice, CudaError, Element, Grid, ImageMap, View, ViewMut, check_len, tiled_map,
+};
 use crate::shape::Conv2dShape;
 
 /// Rows that one entry of fprop's statistics covers; the kernel's constant.
@@ -37,12 +39,16 @@ pub enum Pass {
     Wgrad,
 }
 
-/// A compiled tile: rows and columns that a block computes, and the stages of its pipeline.
+/// A compiled tile: what a block computes at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    m: usize,
-    n: usize,
+pub struct Tile {
+    /// Rows.
+    pub m: usize,
+    /// Columns.
+    pub n: usize,
+    /// Stages of its pipeline.
     stages: usize,
+    /// The entry point.
     entry: &'static str,
 }
 
@@ -57,10 +63,14 @@ macro_rules! tiles {
     };
 }
 
-/// The larger first: of two that cost the same it is taken, as it reads less.
-const FPROP: [Tile; 5] = tiles!("fprop", (128, 256, 4), (256, 128, 4), (128, 128, 5), (256, 64, 4), (128, 64, 6));
-const DGRAD: [Tile; 5] = tiles!("dgrad", (128, 256, 4), (256, 128, 4), (128, 128, 5), (256, 64, 4), (128, 64, 6));
-const WGRAD: [Tile; 8] = tiles!(
+/// fprop's tiles, the larger first: of two that cost the same it is taken, as it reads less.
+pub const FPROP: [Tile; 5] =
+    tiles!("fprop", (128, 256, 4), (256, 128, 4), (128, 128, 5), (256, 64, 4), (128, 64, 6));
+/// dgrad's tiles.
+pub const DGRAD: [Tile; 5] =
+    tiles!("dgrad", (128, 256, 4), (256, 128, 4), (128, 128, 5), (256, 64, 4), (128, 64, 6));
+/// wgrad's tiles.
+pub const WGRAD: [Tile; 8] = tiles!(
     "wgrad",
     (128, 256, 4),
     (128, 192, 4),
@@ -132,42 +142,54 @@ impl ImageGemm {
     }
 
     /// The tile of fewest cycles: whole rounds of all multiprocessors, each with its steps and its stores.
-    fn tile(&self, device: &CudaDevice, list: &'static [Tile]) -> &'static Tile {
+    fn tile(&self, device: &CudaDevice, list: &[Tile]) -> Tile {
         let cycles = |tile: &&Tile| {
             let rounds = self.tiles(tile).div_ceil(device.multiprocessors() as usize);
             rounds * (self.steps * tile.step_cycles() + TILE_CYCLES + tile.m * tile.n / 16)
         };
-        list.iter().min_by_key(cycles).expect("there are tiles")
+        *list.iter().min_by_key(cycles).expect("there are tiles")
     }
 }
 
-/// wgrad's tile, and among how many blocks the pixels of one are split.
+/// How wgrad goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FilterPlan {
-    tile: &'static Tile,
-    tiles: usize,
-    splits: usize,
+pub struct FilterPlan {
+    /// What a block computes.
+    pub tile: Tile,
+    /// Among how many blocks the pixels of a tile are split; at least 1.
+    pub splits: usize,
 }
 
 impl FilterPlan {
-    /// By the shape and the bucket alone, so that the same problem is always added up in the same order.
-    fn new(shape: &Conv2dShape, bucket: usize) -> Self {
-        let panels = shape.r * shape.s * shape.c.div_ceil(PANEL);
-        let steps = (bucket * shape.p() * shape.q()).div_ceil(PANEL);
-        let plan = |tile: &'static Tile, splits: usize| {
-            let tiles = shape.k.div_ceil(tile.m) * (panels * PANEL).div_ceil(tile.n);
-            let rounds = (tiles * splits).div_ceil(MULTIPROCESSORS);
-            let partial = if splits > 1 { splits * 2 * size_of::<f32>() * shape.filter_len() } else { 0 };
-            let steps = steps.div_ceil(splits) * tile.step_cycles() + TILE_CYCLES;
-            (rounds * steps + partial / MEMORY_BYTES_A_CYCLE, Self { tile, tiles, splits })
+    /// The plan of fewest cycles. By the shape and the bucket alone, so that the same problem is always added up in the
+    /// same order.
+    pub fn new(shape: &Conv2dShape, bucket: usize) -> Self {
+        let steps = (bucket * shape.p() * shape.q()).div_ceil(PANEL).max(1);
+        let cycles = |plan: &Self| {
+            let rounds = (plan.tiles(shape) * plan.splits).div_ceil(MULTIPROCESSORS);
+            let partial = plan.scratch_len(shape) * 2 * size_of::<f32>();
+            let cycles = steps.div_ceil(plan.splits) * plan.tile.step_cycles() + TILE_CYCLES;
+            rounds * cycles + partial / MEMORY_BYTES_A_CYCLE
         };
-        let plans = WGRAD.iter().flat_map(|tile| (1..=MULTIPROCESSORS.min(steps.max(1))).map(move |splits| (tile, splits)));
-        plans.map(|(tile, splits)| plan(tile, splits)).min_by_key(|(cycles, _)| *cycles).expect("there are plans").1
+        let splits = 1..=steps.min(MULTIPROCESSORS);
+        let plans = WGRAD.iter().flat_map(|tile| splits.clone().map(|splits| Self { tile: *tile, splits }));
+        plans.min_by_key(cycles).expect("there are plans")
     }
 
-    fn scratch_len(&self, shape: &Conv2dShape) -> usize {
+    fn tiles(&self, shape: &Conv2dShape) -> usize {
+        let columns = shape.r * shape.s * shape.c.div_ceil(PANEL) * PANEL;
+        shape.k.div_ceil(self.tile.m) * columns.div_ceil(self.tile.n)
+    }
+
+    /// Floats of scratch that it needs.
+    pub fn scratch_len(&self, shape: &Conv2dShape) -> usize {
         if self.splits > 1 { self.splits * shape.filter_len() } else { 0 }
     }
+}
+
+/// The tile of an image pass, [`Pass::Fprop`] or [`Pass::Dgrad`], that takes the fewest cycles.
+pub fn image_tile(device: &CudaDevice, shape: &Conv2dShape, pass: Pass, bucket: usize) -> Tile {
+    ImageGemm::new(shape, pass, bucket).tile(device, if pass == Pass::Dgrad { &DGRAD } else { &FPROP })
 }
 
 /// Whether these kernels compute this pass: on Hopper, in bf16, C and K multiples of 8 (rows of 16 bytes), what tensor
@@ -195,24 +217,16 @@ pub fn suits<E: Element>(device: &CudaDevice, shape: &Conv2dShape, pass: Pass, b
         return false;
     }
     let full = |channels: usize| 3 * channels >= 2 * channels.next_multiple_of(PANEL);
-    let busy = |list| {
-        let gemm = ImageGemm::new(shape, pass, bucket);
-        2 * gemm.tiles(gemm.tile(device, list)) >= device.multiprocessors() as usize
-    };
-    match pass {
-        Pass::Fprop => full(shape.c) && full(shape.k) && busy(&FPROP),
-        Pass::Dgrad => full(shape.c) && full(shape.k) && busy(&DGRAD),
-        Pass::Wgrad => {
-            let plan = FilterPlan::new(shape, bucket);
-            let steps = (bucket * shape.p() * shape.q()).div_ceil(PANEL);
-            full(shape.c) && full(shape.k) && 2 * plan.tiles * plan.splits >= MULTIPROCESSORS && steps >= 4 * plan.splits
-        }
+    if !full(shape.c) || !full(shape.k) {
+        return false;
     }
-}
-
-/// Floats of scratch that [`wgrad`] needs.
-pub fn wgrad_scratch_len(shape: &Conv2dShape, bucket: usize) -> usize {
-    FilterPlan::new(shape, bucket).scratch_len(shape)
+    if pass == Pass::Wgrad {
+        let plan = FilterPlan::new(shape, bucket);
+        let steps = (bucket * shape.p() * shape.q()).div_ceil(PANEL);
+        return 2 * plan.tiles(shape) * plan.splits >= MULTIPROCESSORS && steps >= 4 * plan.splits;
+    }
+    let tile = image_tile(device, shape, pass, bucket);
+    2 * ImageGemm::new(shape, pass, bucket).tiles(&tile) >= device.multiprocessors() as usize
 }
 
 fn describe(shape: &Conv2dShape, bucket: usize) -> String {
@@ -238,7 +252,8 @@ fn image_grid(device: &CudaDevice, gemm: &ImageGemm, tile: &Tile) -> Grid {
     Grid { blocks: [blocks as u32, 1, 1], threads: BLOCK_SIZE, shared_bytes: shared as u32 }
 }
 
-/// `y = conv(x, filter)`, with the bias, the ReLU and the statistics asked for, of a pass that [`supports`] accepts.
+/// `y = conv(x, filter)`, with the bias, the ReLU and the statistics asked for, of a pass that [`supports`] accepts, by a
+/// tile of [`FPROP`].
 ///
 /// # Shapes
 /// `x` bucket HWC; `filter` KRSC; `y` bucket PQK; the epilogue's `bias` K, its `statistics`
@@ -246,6 +261,7 @@ fn image_grid(device: &CudaDevice, gemm: &ImageGemm, tile: &Tile) -> Grid {
 ///
 /// # Errors
 /// Wrong lengths, or what the driver refuses.
+#[allow(clippy::too_many_arguments)]
 pub fn fprop<E: Element>(
     device: &CudaDevice,
     shape: &Conv2dShape,
@@ -254,13 +270,13 @@ pub fn fprop<E: Element>(
     filter: View<'_, E>,
     mut epilogue: Epilogue<'_>,
     mut y: ViewMut<'_, E>,
+    tile: &Tile,
 ) -> Result<(), CudaError> {
     let bucket = batch.bucket;
     if bucket == 0 {
         return Ok(());
     }
     let mut gemm = ImageGemm::new(shape, Pass::Fprop, bucket);
-    let tile = gemm.tile(device, &FPROP);
     let kernel = tile.entry;
     check_len(kernel, "x", x.len(), bucket * shape.x_len())?;
     check_len(kernel, "filter", filter.len(), shape.filter_len())?;
@@ -289,13 +305,14 @@ pub fn fprop<E: Element>(
     unsafe { launch.run(image_grid(device, &gemm, tile), || describe(shape, bucket)) }
 }
 
-/// `dx` from `dy`, or with `accumulate` added to it, of a pass that [`supports`] accepts.
+/// `dx` from `dy`, or with `accumulate` added to it, of a pass that [`supports`] accepts, by a tile of [`DGRAD`].
 ///
 /// # Shapes
 /// `dy` bucket PQK; `filter` KRSC; `dx` bucket HWC
 ///
 /// # Errors
 /// Wrong lengths, or what the driver refuses.
+#[allow(clippy::too_many_arguments)]
 pub fn dgrad<E: Element>(
     device: &CudaDevice,
     shape: &Conv2dShape,
@@ -304,13 +321,13 @@ pub fn dgrad<E: Element>(
     filter: View<'_, E>,
     mut dx: ViewMut<'_, E>,
     accumulate: bool,
+    tile: &Tile,
 ) -> Result<(), CudaError> {
     let bucket = batch.bucket;
     if bucket == 0 {
         return Ok(());
     }
     let mut gemm = ImageGemm::new(shape, Pass::Dgrad, bucket);
-    let tile = gemm.tile(device, &DGRAD);
     let kernel = tile.entry;
     check_len(kernel, "dy", dy.len(), bucket * shape.y_len())?;
     check_len(kernel, "filter", filter.len(), shape.filter_len())?;
@@ -333,10 +350,11 @@ pub fn dgrad<E: Element>(
 /// `dfilter` from `x` and `dy`, of a pass that [`supports`] accepts. With no images it is zeros.
 ///
 /// # Shapes
-/// `x` bucket HWC; `dy` bucket PQK; `dfilter` KRSC; `scratch` at least [`wgrad_scratch_len`]
+/// `x` bucket HWC; `dy` bucket PQK; `dfilter` KRSC; `scratch` at least [`FilterPlan::scratch_len`]
 ///
 /// # Errors
 /// Wrong lengths, or what the driver refuses.
+#[allow(clippy::too_many_arguments)]
 pub fn wgrad<E: Element>(
     device: &CudaDevice,
     shape: &Conv2dShape,
@@ -345,10 +363,10 @@ pub fn wgrad<E: Element>(
     dy: View<'_, E>,
     mut dfilter: ViewMut<'_, f32>,
     scratch: ViewMut<'_, f32>,
+    plan: &FilterPlan,
 ) -> Result<(), CudaError> {
     let bucket = batch.bucket;
-    let plan = FilterPlan::new(shape, bucket);
-    let FilterPlan { tile, tiles, splits } = plan;
+    let FilterPlan { tile, splits } = *plan;
     let kernel = tile.entry;
     check_len(kernel, "x", x.len(), bucket * shape.x_len())?;
     check_len(kernel, "dy", dy.len(), bucket * shape.y_len())?;
@@ -367,10 +385,11 @@ pub fn wgrad<E: Element>(
     };
     launch.map(&x_map).map(&dy_map).input(&batch.count);
     let (p, q) = (shape.p(), shape.q());
-    for extent in [shape.c, shape.k, p, q, shape.r, shape.s, shape.stride, shape.pad, shape.dilation, splits] {
+    for extent in [shape.c, shape.k, p, q, shape.r, shape.s, shape.stride, shape.pad, shape.dilation, splits]
+    {
         launch.scalar(extent as i32);
     }
-    let blocks = [(tiles * splits) as u32, 1, 1];
+    let blocks = [(plan.tiles(shape) * splits) as u32, 1, 1];
     let grid = Grid { blocks, threads: BLOCK_SIZE, shared_bytes: tile.ring_bytes() as u32 };
     // SAFETY: the arguments are the kernel's, in order and type; it writes `splits` filters of partial sums, or `dfilter`,
     // and reads through maps of `x` and `dy`.
@@ -383,5 +402,7 @@ pub fn wgrad<E: Element>(
     launch.output(&mut dfilter).input(&partial.view()).scalar(splits as i32).scalar(numel as i64);
     // SAFETY: the arguments are the kernel's, in order and type; it stays below `numel` of `dfilter` and `splits` times
     // that of the partial sums.
-    unsafe { launch.run(device.grid_stride(numel), || format!("{splits} sums of {}", describe(shape, bucket))) }
+    unsafe {
+        launch.run(device.grid_stride(numel), || format!("{splits} sums of {}", describe(shape, bucket)))
+    }
 }
