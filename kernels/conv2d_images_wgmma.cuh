@@ -127,7 +127,7 @@ struct ImageTile {
         return staging + row * kRowBytes + ((piece ^ (row & 7)) << 4);
     }
 
-    // Sum and squared deviations of a warp's 16 rows, two columns a lane, of the values as stored.
+    // Sum and squared deviations of a warp's rows, at most 16, two columns a lane, of the values as stored.
     static __device__ __forceinline__ void warp_statistics(float* part, unsigned char* staging, int rows, int lane) {
         float sum[2] = {0.0f, 0.0f};
         float squares[2] = {0.0f, 0.0f};
@@ -249,7 +249,7 @@ struct ImageTile {
                     }
                 }
                 if (parts != nullptr) {
-                    warp_statistics(parts + part * 2 * kTileN + panel * 64, staging, gemm.rows - first, lane);
+                    warp_statistics(parts + part * 2 * kTileN + panel * 64, staging, min(16, gemm.rows - first), lane);
                 }
                 __syncwarp();
             }

@@ -101,7 +101,7 @@ pub fn batch<'a>(case: &Case, count: &'a Vector<'_, i32>) -> Batch<'a> {
 #[track_caller]
 pub fn assert_sums(found: &[f32], expected: &Sums, rounded: bool, what: &str) {
     assert_eq!(found.len(), expected.values.len(), "{what}");
-    let relative = if rounded { 1.0 / 512.0 } else { 0.0 };
+    let relative = if rounded { 1.0 / 256.0 } else { 0.0 };
     let mut worst = (0.0, 0);
     for (i, &found) in found.iter().enumerate() {
         let (expected, magnitude) = (expected.values[i], expected.magnitudes[i]);
