@@ -15,6 +15,7 @@ mod memory;
 mod pinned;
 mod probe;
 mod sgd;
+mod tensor_map;
 mod weighted_sum;
 
 pub use batch::Batch;
@@ -29,3 +30,4 @@ pub use pinned::PinnedBuffer;
 pub(crate) use pinned::TimeMark;
 pub use probe::{DeviceInfo, Driver, probe};
 pub use sgd::{DeviceMomentum, SgdStep};
+pub(crate) use tensor_map::{ImageMap, tiled_map};

@@ -1,5 +1,6 @@
 //! Which kernel computes a pass, by an estimate of its time on the device.
 
+use super::wgmma;
 use crate::device::cuda::{CudaDevice, Element};
 use crate::shape::Conv2dShape;
 
@@ -25,6 +26,13 @@ pub enum Tile {
     T64x64,
     /// 64 rows, 64 columns; loads single elements, for channel counts that do not fill 16 bytes.
     Gather,
+    /// Of bf16, by Hopper's warpgroup instructions; for which rows and columns [`Tile::wgmma`] tells.
+    Wgmma {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        columns: usize,
+    },
 }
 
 /// How a pass is computed.
@@ -45,8 +53,18 @@ const MIN_STEPS: usize = 4;
 impl Tile {
     pub(super) const VECTOR: [Tile; 3] = [Tile::T128x128, Tile::T128x64, Tile::T64x64];
 
+    /// The tiles of a pass by Hopper's warpgroup instructions.
+    pub fn wgmma(pass: Pass) -> impl Iterator<Item = Tile> {
+        wgmma::tiles(pass).map(|(rows, columns)| Tile::Wgmma { rows, columns })
+    }
+
+    pub(super) const fn is_wgmma(self) -> bool {
+        matches!(self, Tile::Wgmma { .. })
+    }
+
     pub(super) const fn rows(self) -> usize {
         match self {
+            Tile::Wgmma { rows, .. } => rows,
             Tile::T128x128 | Tile::T128x64 => 128,
             Tile::T64x64 | Tile::Gather => 64,
         }
@@ -54,6 +72,7 @@ impl Tile {
 
     pub(super) const fn columns(self) -> usize {
         match self {
+            Tile::Wgmma { columns, .. } => columns,
             Tile::T128x128 => 128,
             Tile::T128x64 | Tile::T64x64 | Tile::Gather => 64,
         }
@@ -70,6 +89,7 @@ impl Algorithm {
     pub fn kernel<E: Element>(self, pass: Pass) -> &'static str {
         let names = |f32, bf16| E::entry(f32, bf16);
         match (pass, self.tile) {
+            (_, Tile::Wgmma { .. }) => wgmma::kernel(pass, self.tile),
             (Pass::Fprop, Tile::T128x128) => {
                 names("conv2d_fprop_simt_128x128_f32", "conv2d_fprop_mma_128x128_bf16")
             }
@@ -120,6 +140,7 @@ impl Algorithm {
     /// Consecutive pixels of `fprop`'s output that share a row of partial statistics.
     pub fn statistics_tile_rows(self) -> usize {
         match self.splits {
+            _ if self.tile.is_wgmma() => wgmma::STATISTICS_ROWS,
             1 => self.tile.rows(),
             _ => REDUCE_TILE_ROWS,
         }
@@ -161,10 +182,24 @@ pub fn algorithm<E: Element>(
     pass: Pass,
     bucket: usize,
 ) -> Algorithm {
-    choose::<E>(device.multiprocessors() as usize, shape, pass, bucket)
+    let multiprocessors = device.multiprocessors() as usize;
+    let (tiled, cycles) = choose::<E>(multiprocessors, shape, pass, bucket);
+    if wgmma::supports::<E>(device, shape, pass, bucket) {
+        let (wgmma, wgmma_cycles) = wgmma::choose(multiprocessors, shape, pass, bucket);
+        if wgmma_cycles < cycles {
+            return wgmma;
+        }
+    }
+    tiled
 }
 
-fn choose<E: Element>(multiprocessors: usize, shape: &Conv2dShape, pass: Pass, bucket: usize) -> Algorithm {
+/// Of the kernels for every device, the one of fewest estimated cycles, and these.
+fn choose<E: Element>(
+    multiprocessors: usize,
+    shape: &Conv2dShape,
+    pass: Pass,
+    bucket: usize,
+) -> (Algorithm, f64) {
     let product = Product::new(shape, pass, bucket);
     let tiles: &[Tile] = if fills_vectors::<E>(shape, pass) { &Tile::VECTOR } else { &[Tile::Gather] };
     let mut best = Algorithm { tile: tiles[0], splits: 1 };
@@ -184,7 +219,7 @@ fn choose<E: Element>(multiprocessors: usize, shape: &Conv2dShape, pass: Pass, b
             splits += 1 + splits / 8;
         }
     }
-    best
+    (best, best_cycles)
 }
 
 /// A pass as a matrix product.
@@ -229,6 +264,7 @@ impl Product {
             Tile::T128x64 => (0.75, 3),
             Tile::T64x64 => (0.6, 4),
             Tile::Gather => (0.15, 4),
+            Tile::Wgmma { .. } => unreachable!("its cycles are estimated apart"),
         };
         let blocks =
             self.count * self.rows.div_ceil(tile.rows()) * self.columns.div_ceil(tile.columns()) * splits;
@@ -259,14 +295,23 @@ mod tests {
     const LARGE: Conv2dShape =
         Conv2dShape { c: 256, h: 56, w: 56, k: 256, r: 3, s: 3, stride: 1, pad: 1, dilation: 1 };
 
+    fn tiled<E: Element>(
+        multiprocessors: usize,
+        shape: &Conv2dShape,
+        pass: Pass,
+        bucket: usize,
+    ) -> Algorithm {
+        choose::<E>(multiprocessors, shape, pass, bucket).0
+    }
+
     #[test]
     fn large_products_take_large_tiles_and_are_not_split() {
         for pass in [Pass::Fprop, Pass::Dgrad] {
             let large = Algorithm { tile: Tile::T128x128, splits: 1 };
-            assert_eq!(choose::<bf16>(MULTIPROCESSORS, &LARGE, pass, 64), large);
-            assert_eq!(choose::<f32>(MULTIPROCESSORS, &LARGE, pass, 64), large);
+            assert_eq!(tiled::<bf16>(MULTIPROCESSORS, &LARGE, pass, 64), large);
+            assert_eq!(tiled::<f32>(MULTIPROCESSORS, &LARGE, pass, 64), large);
         }
-        let narrow = choose::<bf16>(MULTIPROCESSORS, &Conv2dShape { k: 64, ..LARGE }, Pass::Fprop, 64);
+        let narrow = tiled::<bf16>(MULTIPROCESSORS, &Conv2dShape { k: 64, ..LARGE }, Pass::Fprop, 64);
         assert_eq!(narrow, Algorithm { tile: Tile::T128x64, splits: 1 });
     }
 
@@ -275,21 +320,20 @@ mod tests {
         let linear =
             Conv2dShape { c: 25_088, h: 1, w: 1, k: 4096, r: 1, s: 1, stride: 1, pad: 0, dilation: 1 };
         for bucket in [8, 64] {
-            assert!(choose::<bf16>(MULTIPROCESSORS, &linear, Pass::Fprop, bucket).splits > 1);
+            assert!(tiled::<bf16>(MULTIPROCESSORS, &linear, Pass::Fprop, bucket).splits > 1);
         }
-        assert!(choose::<bf16>(MULTIPROCESSORS, &LARGE, Pass::Wgrad, 64).splits > 1);
+        assert!(tiled::<bf16>(MULTIPROCESSORS, &LARGE, Pass::Wgrad, 64).splits > 1);
         let first = Conv2dShape { c: 64, k: 64, ..LARGE };
-        assert!(choose::<f32>(MULTIPROCESSORS, &first, Pass::Wgrad, 64).splits > 10);
+        assert!(tiled::<f32>(MULTIPROCESSORS, &first, Pass::Wgrad, 64).splits > 10);
         // One multiprocessor has nothing to gain.
-        assert_eq!(choose::<f32>(1, &LARGE, Pass::Fprop, 1).splits, 1);
+        assert_eq!(tiled::<f32>(1, &LARGE, Pass::Fprop, 1).splits, 1);
     }
 
     #[test]
     fn channels_that_do_not_fill_16_bytes_are_gathered() {
         let gathers = |c, k, pass| {
             let shape = Conv2dShape { c, k, ..LARGE };
-            let [f32, bf16] =
-                [choose::<f32>(8, &shape, pass, 2).tile, choose::<bf16>(8, &shape, pass, 2).tile];
+            let [f32, bf16] = [tiled::<f32>(8, &shape, pass, 2).tile, tiled::<bf16>(8, &shape, pass, 2).tile];
             [f32 == Tile::Gather, bf16 == Tile::Gather]
         };
         assert_eq!(gathers(3, 64, Pass::Fprop), [true, true]);
@@ -303,7 +347,7 @@ mod tests {
     fn no_part_is_empty() {
         for pass in [Pass::Fprop, Pass::Wgrad] {
             for bucket in [1, 7, 64, 1000] {
-                let Algorithm { splits, .. } = choose::<bf16>(MULTIPROCESSORS, &LARGE, pass, bucket);
+                let Algorithm { splits, .. } = tiled::<bf16>(MULTIPROCESSORS, &LARGE, pass, bucket);
                 let steps = Product::new(&LARGE, pass, bucket).depth.div_ceil(step::<bf16>());
                 assert!((splits - 1) * steps.div_ceil(splits) < steps, "{splits} of {steps}");
             }

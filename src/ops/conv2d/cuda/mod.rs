@@ -19,6 +19,7 @@
 
 mod algorithm;
 mod tiled;
+mod wgmma;
 
 pub use algorithm::{Algorithm, Pass, Tile, algorithm, scratch_len, statistics_tile_rows};
 
@@ -97,6 +98,9 @@ pub fn fprop_with<E: Element>(
     if batch.bucket == 0 {
         return Ok(());
     }
+    if algorithm.tile.is_wgmma() {
+        return wgmma::fprop(algorithm, device, shape, batch, x, filter, epilogue, y);
+    }
     tiled::fprop(algorithm, device, shape, batch, x, filter, epilogue, y, scratch)
 }
 
@@ -150,6 +154,9 @@ pub fn dgrad_with<E: Element>(
     if batch.bucket == 0 {
         return Ok(());
     }
+    if algorithm.tile.is_wgmma() {
+        return wgmma::dgrad(algorithm, device, shape, batch, dy, filter, dx, accumulate);
+    }
     tiled::dgrad(algorithm, device, shape, batch, dy, filter, dx, accumulate, scratch)
 }
 
@@ -200,6 +207,9 @@ pub fn wgrad_with<E: Element>(
     check_scratch(OP, scratch.len(), algorithm.scratch_len(shape, Pass::Wgrad, batch.bucket))?;
     if batch.bucket == 0 {
         return device.fill_zero(dfilter.reborrow());
+    }
+    if algorithm.tile.is_wgmma() {
+        return wgmma::wgrad(algorithm, device, shape, batch, x, dy, dfilter, scratch);
     }
     tiled::wgrad(algorithm, device, shape, batch, x, dy, dfilter, scratch)
 }

@@ -21,6 +21,7 @@ const ROW_PADDING: usize = 8;
 
 fn threads<E: Element>(tile: Tile) -> u32 {
     match (tile, E::IS_BF16) {
+        (Tile::Wgmma { .. }, _) => unreachable!("launched by the module wgmma"),
         (_, true) | (Tile::T128x64, false) => 128,
         (Tile::T128x128, false) => 256,
         (Tile::T64x64 | Tile::Gather, false) => 64,
