@@ -102,14 +102,15 @@ struct Pixels {
     using T = typename TileT::Element;
     using Layout = Deep<TileT, TileT::kRows>;
 
-    const T* images;
+    const T* images;  // from the first row's image on
     Window window;
-    int64_t offset[Layout::kPasses];
-    int h[Layout::kPasses], w[Layout::kPasses];
+    int offset[Layout::kPasses], h[Layout::kPasses], w[Layout::kPasses];
     Tap tap;
 
     __device__ __forceinline__ Pixels(const T* images_, const Window& window_, int row0, int rows, int depth0)
-        : images(images_), window(window_) {
+        : window(window_) {
+        const int n0 = row0 / (window.grid_h * window.grid_w);
+        images = images_ + static_cast<int64_t>(n0) * window.h * window.w * window.c;
         tap = Tap::of(depth0 + Layout::chunk() * TileT::kLanes, window.taps_w, window.c);
 #pragma unroll
         for (int pass = 0; pass < Layout::kPasses; ++pass) {
@@ -117,10 +118,11 @@ struct Pixels {
             const int line = row / window.grid_w;
             const int n = line / window.grid_h;
             w[pass] = window.origin_w + (row - line * window.grid_w) * window.stride;
-            const int top = window.origin_h + (line - n * window.grid_h) * window.stride;
-            offset[pass] = ((static_cast<int64_t>(n) * window.h + top) * window.w + w[pass]) * window.c;
+            h[pass] = window.origin_h + (line - n * window.grid_h) * window.stride;
+            // 32 bits suffice for the images that a tile meets: the launch checks it.
+            offset[pass] = (((n - n0) * window.h + h[pass]) * window.w + w[pass]) * window.c;
             // No tap brings a row beyond the end into its image.
-            h[pass] = row < rows ? top : -(1 << 30);
+            if (row >= rows) h[pass] = -(1 << 30);
         }
     }
     __device__ __forceinline__ bool inside(int pass, const Tap& t) const {
@@ -129,8 +131,8 @@ struct Pixels {
         return t.r < window.taps_h && static_cast<unsigned>(y) < static_cast<unsigned>(window.h) &&
                static_cast<unsigned>(x) < static_cast<unsigned>(window.w);
     }
-    __device__ __forceinline__ int64_t shift(const Tap& t) const {
-        return (static_cast<int64_t>(t.r) * window.w + t.s) * window.tap_step * window.c + t.c;
+    __device__ __forceinline__ int shift(const Tap& t) const {
+        return (t.r * window.w + t.s) * window.tap_step * window.c + t.c;
     }
     __device__ __forceinline__ const T* any() const { return images; }
     __device__ __forceinline__ const T* at(int pass) const {
