@@ -4,6 +4,10 @@
 //! and, by `host`, on a small driver over the same kernel sources, compiled by the host's C++ compiler.
 
 mod add_scaled;
+mod conv2d_dgrad;
+mod conv2d_fprop;
+mod conv2d_reference;
+mod conv2d_wgrad;
 mod host;
 mod sgd;
 mod support;
