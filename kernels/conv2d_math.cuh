@@ -17,12 +17,29 @@ struct Mma {
 
     float sums[kBlocksM][kBlocksN][4];
     int lane, warp_row, warp_column;
+    // Where this lane's row of an 8x8 matrix lies: for each 16 depths of a deep tile, for each 16 rows of a wide one. The
+    // others follow at constant distances.
+    static constexpr int kDepths = TileT::kStep / 16;
+    static constexpr int kPlacesA = kDeepA ? kDepths : kBlocksM, kPlacesB = kDeepB ? kDepths : kBlocksN / 2;
+    int places_a[kPlacesA], places_b[kPlacesB];
 
     __device__ __forceinline__ Mma() {
         const int warp = threadIdx.x / 32;
         lane = threadIdx.x % 32;
         warp_row = warp / kWarpsN * (kBlocksM * 16);
         warp_column = warp % kWarpsN * (kBlocksN * 8);
+        // Each lane names a row of one of four 8x8 matrices: `upper` and `right` say which.
+        const int line = lane % 8, upper = lane / 8 % 2, right = lane / 16;
+#pragma unroll
+        for (int i = 0; i < kPlacesA; ++i) {
+            places_a[i] = kDeepA ? Deep<TileT, TileT::kRows>::at(warp_row + line + 8 * upper, 2 * i + right)
+                                 : Wide<TileT, TileT::kRows>::at(line + 8 * right, warp_row / 8 + 2 * i + upper);
+        }
+#pragma unroll
+        for (int j = 0; j < kPlacesB; ++j) {
+            places_b[j] = kDeepB ? Deep<TileT, TileT::kColumns>::at(warp_column + line + 8 * right, 2 * j + upper)
+                                 : Wide<TileT, TileT::kColumns>::at(line + 8 * upper, warp_column / 8 + 2 * j + right);
+        }
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
 #pragma unroll
@@ -35,28 +52,23 @@ struct Mma {
     __device__ __forceinline__ int warp_m() const { return warp_row / (kBlocksM * 16); }
 
     __device__ __forceinline__ void multiply(const __nv_bfloat16* tile_a, const __nv_bfloat16* tile_b) {
-        // Each lane names a row of one of four 8x8 matrices: `upper` and `right` say which.
-        const int line = lane % 8, upper = lane / 8 % 2, right = lane / 16;
 #pragma unroll
-        for (int k = 0; k < TileT::kStep / 16; ++k) {
+        for (int k = 0; k < kDepths; ++k) {
             uint32_t a[kBlocksM][4], b[kBlocksN / 2][4];
 #pragma unroll
             for (int i = 0; i < kBlocksM; ++i) {
-                const int row = warp_row + i * 16;
                 if constexpr (kDeepA) {
-                    ldmatrix_x4(a[i], tile_a + Deep<TileT, TileT::kRows>::at(row + line + 8 * upper, 2 * k + right));
+                    ldmatrix_x4(a[i], tile_a + places_a[k] + i * 16 * TileT::kStep);
                 } else {
-                    ldmatrix_x4_trans(a[i], tile_a + Wide<TileT, TileT::kRows>::at(16 * k + line + 8 * right, row / 8 + upper));
+                    ldmatrix_x4_trans(a[i], tile_a + places_a[i] + k * 16 * TileT::kRows);
                 }
             }
 #pragma unroll
             for (int j = 0; j < kBlocksN / 2; ++j) {
-                const int column = warp_column + j * 16;
                 if constexpr (kDeepB) {
-                    ldmatrix_x4(b[j], tile_b + Deep<TileT, TileT::kColumns>::at(column + line + 8 * right, 2 * k + upper));
+                    ldmatrix_x4(b[j], tile_b + places_b[k] + j * 16 * TileT::kStep);
                 } else {
-                    ldmatrix_x4_trans(
-                        b[j], tile_b + Wide<TileT, TileT::kColumns>::at(16 * k + line + 8 * upper, column / 8 + right));
+                    ldmatrix_x4_trans(b[j], tile_b + places_b[j] + k * 16 * TileT::kColumns);
                 }
             }
 #pragma unroll
