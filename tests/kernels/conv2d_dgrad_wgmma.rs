@@ -1,10 +1,10 @@
 //! `kernels/conv2d_dgrad_wgmma.cu` against the definition in f64.
 
+use crate::conv2d_reference::{self as reference, Case};
 use crate::hopper_cases::{
-    BEFORE, CASES, Case, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images,
-    values, written,
+    BEFORE, CASES, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images, values,
+    written,
 };
-use crate::reference;
 use crate::support::Vector;
 use scadles::device::cuda::CudaDevice;
 use scadles::ops::conv2d::cuda::{Algorithm, Pass, Tile, algorithm, dgrad_with};
