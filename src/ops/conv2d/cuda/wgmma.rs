@@ -23,6 +23,8 @@ const MACS_PER_CYCLE: f64 = 2048.0;
 /// What a multiprocessor gets from L2 in a cycle: tiles of 128x256 without clusters reach about 4/5 of the matrix units'
 /// peak on H100, and then read 37 bytes a cycle.
 const L2_BYTES_PER_CYCLE: f64 = 38.0;
+/// What a multiprocessor's warps store in a cycle, on their way through shared memory to L2.
+const STORE_BYTES_PER_CYCLE: f64 = 32.0;
 /// Bytes of device memory in a cycle and multiprocessor.
 const BYTES_PER_CYCLE: f64 = 12.0;
 /// From a tile's first copy to its first product; a block's start and end; another launch.
@@ -214,7 +216,7 @@ impl Product {
     /// its tiles.
     fn image_cycles(&self, multiprocessors: usize, tile: &Compiled) -> f64 {
         let busiest = self.tiles(tile).div_ceil(multiprocessors) as f64;
-        let stores = (tile.m * tile.n * 2) as f64 / BYTES_PER_CYCLE;
+        let stores = (tile.m * tile.n * 2) as f64 / STORE_BYTES_PER_CYCLE;
         // The next tile's copies go on during the stores, its products do not.
         busiest * (self.steps as f64 * tile.step_cycles() + stores) + FILL_CYCLES + BLOCK_CYCLES
     }
