@@ -159,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         accumulate, part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 2)
+extern "C" __global__ void __launch_bounds__(128, 3)
     conv2d_dgrad_simt_128x64_f32(float* dx, float* partials, const float* dy, const float* filter, const int32_t*
                                  num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
                                  pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
@@ -168,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(128, 2)
         accumulate, part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(64, 4)
+extern "C" __global__ void __launch_bounds__(64, 6)
     conv2d_dgrad_simt_64x64_f32(float* dx, float* partials, const float* dy, const float* filter, const int32_t*
                                 num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
                                 pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {

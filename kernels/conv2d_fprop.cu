@@ -14,25 +14,23 @@
 
 #include "conv2d_math.cuh"
 
-// Sum over the lanes that share columns, and over nothing else: list[0 .. kLen / 2^kBits) holds the sums of the columns that
-// begin at the index returned.
-template <int kBits, int kLen>
-__device__ __forceinline__ int sum_over_lanes(float (&list)[kLen]) {
-    const int lane = threadIdx.x % 32;
-    int begin = 0;
+// Sum over the lanes that differ in the bits kLanes: list[0 .. kLen / 2^bits) then holds the sums of the entries from the
+// index returned on. Each exchange halves the list: lanes that have the bit keep its upper half.
+template <int kLanes, int kLen>
+__device__ __forceinline__ int sum_over_lanes(float* list) {
+    if constexpr (kLanes == 0) {
+        return 0;
+    } else {
+        constexpr int kHalf = kLen / 2, kRest = kLanes & (kLanes - 1), kBit = kLanes ^ kRest;
+        const bool upper = (threadIdx.x & kBit) != 0;
 #pragma unroll
-    for (int level = 0; level < kBits; ++level) {
-        const int half = kLen >> (level + 1), bit = 16 >> level;
-        const bool upper = (lane & bit) != 0;
-#pragma unroll
-        for (int i = 0; i < half; ++i) {
-            const float kept = upper ? list[i + half] : list[i];
-            const float given = upper ? list[i] : list[i + half];
-            list[i] = kept + __shfl_xor_sync(0xffffffffu, given, bit);
+        for (int i = 0; i < kHalf; ++i) {
+            const float kept = upper ? list[i + kHalf] : list[i];
+            const float given = upper ? list[i] : list[i + kHalf];
+            list[i] = kept + __shfl_xor_sync(0xffffffffu, given, kBit);
         }
-        begin += upper ? half : 0;
+        return (upper ? kHalf : 0) + sum_over_lanes<kRest, kHalf>(list);
     }
-    return begin;
 }
 
 // Sums over the tile's first `rows` rows and squared deviations from the tile's mean, from registers: sums of a thread, of
@@ -40,7 +38,8 @@ __device__ __forceinline__ int sum_over_lanes(float (&list)[kLen]) {
 template <class TileT, class Math>
 __device__ __forceinline__ void tile_statistics(Math& math, float* statistics, float* shared, int rows, int column0,
                                                 int columns) {
-    constexpr int kOwn = Math::kColumns >> Math::kSharedBits;
+    constexpr int kLanes = Math::kSharedLanes;
+    constexpr int kOwn = Math::kColumns >> ((kLanes >> 4 & 1) + (kLanes >> 3 & 1) + (kLanes >> 2 & 1) + (kLanes >> 1 & 1));
     float* const parts[2] = {shared, shared + Math::kWarpsM * TileT::kColumns};
     float mean[Math::kColumns];
 #pragma unroll
@@ -55,7 +54,7 @@ __device__ __forceinline__ void tile_statistics(Math& math, float* statistics, f
                 if (math.row(i) < rows) list[j] += which == 0 ? deviation : deviation * deviation;
             }
         }
-        const int begin = sum_over_lanes<Math::kSharedBits>(list);
+        const int begin = sum_over_lanes<Math::kSharedLanes, Math::kColumns>(list);
 #pragma unroll
         for (int j = 0; j < kOwn; ++j) parts[which][math.warp_m() * TileT::kColumns + math.column(begin + j)] = list[j];
         __syncthreads();
@@ -235,7 +234,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 2)
+extern "C" __global__ void __launch_bounds__(128, 3)
     conv2d_fprop_simt_128x64_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
                                  const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int
                                  s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
@@ -244,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(128, 2)
         part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(64, 4)
+extern "C" __global__ void __launch_bounds__(64, 6)
     conv2d_fprop_simt_64x64_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {

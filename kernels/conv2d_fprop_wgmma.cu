@@ -18,8 +18,9 @@ template <int kTileM, int kTileN, int kStages>
 __device__ __forceinline__ void fprop(__nv_bfloat16* y, float* statistics, const TensorMap* x_map,
                                       const TensorMap* filter_map, const float* bias, const int32_t* num_images, int c,
                                       int k, int p, int q, int r, int s, int stride, int pad, int dilation, int relu) {
-    const ImageGemm gemm = {*num_images * p * q, k, c, p * q, q, stride, -pad, -pad, dilation, r, s};
-    ImageTile<false, kTileM, kTileN, kStages>::run(y, statistics, x_map, filter_map, bias, relu, 0, gemm);
+    const ImageGemm gemm = {*num_images * p * q, k, c, p * q, q, stride, -pad, -pad, dilation, r, s, 0, s, 1};
+    const Spread in_order = {1, 0, 0, 0, 0};
+    ImageTile<false, kTileM, kTileN, kStages>::run(y, statistics, x_map, filter_map, bias, relu, 0, gemm, in_order);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlockSize, 1)

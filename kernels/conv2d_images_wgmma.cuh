@@ -1,15 +1,17 @@
 // conv2d_images_wgmma.cuh: fprop and dgrad on Hopper, the passes whose rows are pixels of images
 //
-// Both compute out[row, column] = sum over (r, s), channel of image[row's pixel shifted by (r, s), channel] *
-// filter(r, s)[channel, column]:
+// Both compute out[row, column] = sum over taps, channel of image[row's pixel shifted by the tap, channel] *
+// filter(tap)[channel, column]:
 //   fprop: image x, rows the pixels of y, channels C, columns K; the filter's row k holds its channels (K-major operand)
-//   dgrad, stride 1: image dy padded by dilation * (R - 1) - pad, rows the pixels of x, channels K, columns C; the filter
-//     is read from its end, as (R - 1 - r, S - 1 - s), and its row k holds the columns (N-major operand)
-// gemm_k runs over (r, s) and blocks of 64 channels; what a block has beyond the last channel is zeros in both operands.
+//   dgrad: image dy, channels K, columns C; rows the pixels of dx whose h and w leave the same remainders by the stride,
+//     as these are reached by the same taps: those r with (h + pad - dilation * r) a multiple of the stride. Pixel
+//     `i * stride + first` is reached from p = i + (first + pad - dilation * r) / stride, so taps are taken from the last
+//     to the first, and p grows. The filter's row k holds the columns (N-major operand)
+// gemm_k runs over the taps and blocks of 64 channels; what a block has beyond the last channel is zeros in both operands.
 //
 // The image comes through an im2col tensor map: one copy of kTileM pixels x 64 channels, whose pixels follow each other
-// in rows, columns and images of the output. Coordinates count in the image from its corner: pixel (p, q) of the output
-// starts at (p * stride + lower, q * stride + lower) and the filter's place is the copy's offset, times the dilation.
+// in rows, columns and images of the output. Coordinates count in the image from its corner: pixel (i, j) of the output
+// starts at (i * stride + lower_h, j * stride + lower_w), and the tap is the copy's offset.
 //
 // Blocks stay on their multiprocessor and take tiles by turns: the copies of the next tile run during the stores of
 // this one. Neighbouring tiles differ in their columns, so that those running at once share image rows in L2.
@@ -23,17 +25,29 @@ constexpr int kStatisticsRows = 128;
 constexpr int kStagingBytes = 16 * kRowBytes;
 
 struct ImageGemm {
-    int rows;          // pixels of the output, of images that are there
-    int columns;       // channels of the output
-    int channels;      // channels of the image
-    int out_pixels;    // pixels of an output image
-    int out_width;     // width of an output image
-    int stride;        // of the output's pixels in the image
-    int lower_h;       // where the output's first pixel starts in the image
+    int rows;         // pixels of the output, of images that are there
+    int columns;      // channels of the output
+    int channels;     // channels of the image
+    int out_pixels;   // pixels of an output image
+    int out_width;    // width of an output image
+    int stride;       // of the output's pixels in the image
+    int lower_h;      // where the output's first pixel starts in the image
     int lower_w;
-    int dilation;
-    int filter_height;
-    int filter_width;
+    int tap_offset;   // pixels of the image from one tap to the next
+    int taps_h;
+    int taps_w;
+    int first_tap;    // in the filter, as r * S + s
+    int next_tap_h;   // from a tap to the next, also in the filter
+    int next_tap_w;
+};
+
+// Where rows lie in dx, if not in order: every `spread`-th pixel from (first_h, first_w) of an image of height x width.
+struct Spread {
+    int spread;
+    int first_h;
+    int first_w;
+    int height;
+    int width;
 };
 
 template <bool kDgrad, int kTileM, int kTileN, int kStages>
@@ -50,7 +64,6 @@ struct ImageTile {
                                                 const ImageGemm& gemm, int tiles_n, int tiles) {
         prefetch_tensor_map(image_map);
         prefetch_tensor_map(filter_map);
-        const int taps = gemm.filter_height * gemm.filter_width;
         Position<kStages> position;
         for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
             const int row = tile / tiles_n * kTileM;
@@ -59,11 +72,12 @@ struct ImageTile {
             const int pixel = row % gemm.out_pixels;
             const int h = pixel / gemm.out_width * gemm.stride + gemm.lower_h;
             const int w = pixel % gemm.out_width * gemm.stride + gemm.lower_w;
-            for (int tap = 0; tap < taps; ++tap) {
-                const int r = tap / gemm.filter_width;
-                const int s = tap % gemm.filter_width;
-                const uint16_t offset_h = static_cast<uint16_t>(r * gemm.dilation);
-                const uint16_t offset_w = static_cast<uint16_t>(s * gemm.dilation);
+            for (int i = 0; i < gemm.taps_h * gemm.taps_w; ++i) {
+                const int r = i / gemm.taps_w;
+                const int s = i % gemm.taps_w;
+                const uint16_t offset_h = static_cast<uint16_t>(r * gemm.tap_offset);
+                const uint16_t offset_w = static_cast<uint16_t>(s * gemm.tap_offset);
+                const int tap = gemm.first_tap + r * gemm.next_tap_h + s * gemm.next_tap_w;
                 for (int channel = 0; channel < gemm.channels; channel += kRowLen) {
                     ring.acquire(position);
                     uint64_t* const full = &ring.full[position.stage];
@@ -73,8 +87,7 @@ struct ImageTile {
                     if constexpr (kDgrad) {
 #pragma unroll
                         for (int panel = 0; panel < kTileN / 64; ++panel) {
-                            bulk_copy_3d(b + panel * kPanelBytes, filter_map, full, column + 64 * panel, taps - 1 - tap,
-                                         channel);
+                            bulk_copy_3d(b + panel * kPanelBytes, filter_map, full, column + 64 * panel, tap, channel);
                         }
                     } else {
                         bulk_copy_3d(b, filter_map, full, channel, tap, column);
@@ -117,7 +130,7 @@ struct ImageTile {
             position.advance();
         }
         wgmma_wait<0>();
-        ring.release(previous);
+        if (steps > 0) ring.release(previous);
 #pragma unroll
         for (int sub = 0; sub < kSubtiles; ++sub) keep_registers(d[sub]);
     }
@@ -186,30 +199,41 @@ struct ImageTile {
         }
     }
 
+    // Which pixel of the output tensor a row is.
+    static __device__ __forceinline__ int64_t pixel_of(int row, const ImageGemm& gemm, const Spread& spread) {
+        if (!kDgrad || spread.spread == 1) return row;
+        const int h = row % gemm.out_pixels / gemm.out_width * spread.spread + spread.first_h;
+        const int w = row % gemm.out_pixels % gemm.out_width * spread.spread + spread.first_w;
+        return (static_cast<int64_t>(row / gemm.out_pixels) * spread.height + h) * spread.width + w;
+    }
+
     // Stores a consumer warpgroup's rows: through its warps' staging memory, so that 8 lanes write 128 bytes of a row.
     static __device__ __forceinline__ void store(float (&d)[kSubtiles][kTileN / 2], __nv_bfloat16* out, const float* bias,
                                                  int relu, int accumulate, float* parts, unsigned char* staging,
-                                                 const ImageGemm& gemm, int group, int row0, int column0) {
+                                                 const ImageGemm& gemm, const Spread& spread, int group, int row0,
+                                                 int column0) {
         const int lane = threadIdx.x % 32;
         const int warp = threadIdx.x / 32 % 4;
 #pragma unroll
         for (int sub = 0; sub < kSubtiles; ++sub) {
             const int part = (group * kSubtiles + sub) * 4 + warp;
             const int first = row0 + part * 16;
+            // Of the four rows that this lane reads and writes pieces of.
+            int64_t pixel[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) pixel[i] = pixel_of(first + i * 4 + lane / 8, gemm, spread);
 #pragma unroll
             for (int panel = 0; panel < kTileN / 64; ++panel) {
                 const int column = column0 + panel * 64;
                 const bool reads = column + lane % 8 * 8 < gemm.columns;
-                __nv_bfloat16* const rows_out =
-                    out + static_cast<int64_t>(first + lane / 8) * gemm.columns + column + lane % 8 * 8;
+                __nv_bfloat16* const piece = out + column + lane % 8 * 8;
                 if (accumulate) {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         const int row = i * 4 + lane / 8;
                         if (reads && first + row < gemm.rows) {
                             *reinterpret_cast<Pack<__nv_bfloat16>*>(staged(staging, row, lane % 8)) =
-                                *reinterpret_cast<const Pack<__nv_bfloat16>*>(
-                                    rows_out + static_cast<int64_t>(i) * 4 * gemm.columns);
+                                *reinterpret_cast<const Pack<__nv_bfloat16>*>(piece + pixel[i] * gemm.columns);
                         }
                     }
                     __syncwarp();
@@ -244,7 +268,7 @@ struct ImageTile {
                 for (int i = 0; i < 4; ++i) {
                     const int row = i * 4 + lane / 8;
                     if (reads && first + row < gemm.rows) {
-                        *reinterpret_cast<Pack<__nv_bfloat16>*>(rows_out + static_cast<int64_t>(i) * 4 * gemm.columns) =
+                        *reinterpret_cast<Pack<__nv_bfloat16>*>(piece + pixel[i] * gemm.columns) =
                             *reinterpret_cast<const Pack<__nv_bfloat16>*>(staged(staging, row, lane % 8));
                     }
                 }
@@ -258,7 +282,7 @@ struct ImageTile {
 
     static __device__ __forceinline__ void run(__nv_bfloat16* out, float* statistics, const TensorMap* image_map,
                                                const TensorMap* filter_map, const float* bias, int relu, int accumulate,
-                                               const ImageGemm& gemm) {
+                                               const ImageGemm& gemm, const Spread& spread) {
         DYNAMIC_SHARED(shared);
         Stages ring(shared, shared + kBarrierOffset);
         ring.initialise();
@@ -271,8 +295,7 @@ struct ImageTile {
             registers_increase<kConsumerRegisters>();
             const int thread = threadIdx.x - kWarpgroup;
             const int group = thread / kWarpgroup;
-            const int steps =
-                gemm.filter_height * gemm.filter_width * ((gemm.channels + kRowLen - 1) / kRowLen);
+            const int steps = gemm.taps_h * gemm.taps_w * ((gemm.channels + kRowLen - 1) / kRowLen);
             unsigned char* const staging = shared + kStages * kStageBytes + thread / 32 * kStagingBytes;
             float* const parts =
                 statistics == nullptr ? nullptr : reinterpret_cast<float*>(shared + kStatisticsOffset);
@@ -284,7 +307,7 @@ struct ImageTile {
                 compute(d, ring, position, group, steps);
                 // Before the parts are written again, everyone has joined those of the tile before.
                 if (parts != nullptr) named_barrier(kConsumerBarrier, kConsumers);
-                store(d, out, bias, relu, accumulate, parts, staging, gemm, group, row, column);
+                store(d, out, bias, relu, accumulate, parts, staging, gemm, spread, group, row, column);
                 if (parts != nullptr) {
                     named_barrier(kConsumerBarrier, kConsumers);
                     join_statistics(statistics, parts, gemm, row, column, thread);

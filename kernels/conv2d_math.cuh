@@ -1,7 +1,7 @@
 // conv2d_math.cuh: a block's product of two tiles in shared memory, sums in registers
 //
 // Both classes give: multiply() adds a step; at(i, j) is the sum of row(i) and column(j) of the tile, for kRows x kColumns of
-// them a thread. Lanes that share their columns differ in the lane number's upper kSharedBits bits.
+// them a thread. Lanes that share their columns differ in the bits kSharedLanes of their number.
 #pragma once
 
 #include "conv2d_tile.cuh"
@@ -12,17 +12,34 @@ struct Mma {
     static constexpr int kWarpsM = kWarpsM_;
     static constexpr int kBlocksM = TileT::kRows / kWarpsM / 16, kBlocksN = TileT::kColumns / kWarpsN / 8;
     static constexpr int kRows = 2 * kBlocksM, kColumns = 2 * kBlocksN;
-    static constexpr int kSharedBits = 3;
+    static constexpr int kSharedLanes = 16 | 8 | 4;
     static_assert(kWarpsM * kWarpsN * 32 == TileT::kThreads && kBlocksN % 2 == 0, "whole warps");
 
     float sums[kBlocksM][kBlocksN][4];
     int lane, warp_row, warp_column;
+    // Where this lane's row of an 8x8 matrix lies: for each 16 depths of a deep tile, for each 16 rows of a wide one. The
+    // others follow at constant distances.
+    static constexpr int kDepths = TileT::kStep / 16;
+    static constexpr int kPlacesA = kDeepA ? kDepths : kBlocksM, kPlacesB = kDeepB ? kDepths : kBlocksN / 2;
+    int places_a[kPlacesA], places_b[kPlacesB];
 
     __device__ __forceinline__ Mma() {
         const int warp = threadIdx.x / 32;
         lane = threadIdx.x % 32;
         warp_row = warp / kWarpsN * (kBlocksM * 16);
         warp_column = warp % kWarpsN * (kBlocksN * 8);
+        // Each lane names a row of one of four 8x8 matrices: `upper` and `right` say which.
+        const int line = lane % 8, upper = lane / 8 % 2, right = lane / 16;
+#pragma unroll
+        for (int i = 0; i < kPlacesA; ++i) {
+            places_a[i] = kDeepA ? Deep<TileT, TileT::kRows>::at(warp_row + line + 8 * upper, 2 * i + right)
+                                 : Wide<TileT, TileT::kRows>::at(line + 8 * right, warp_row / 8 + 2 * i + upper);
+        }
+#pragma unroll
+        for (int j = 0; j < kPlacesB; ++j) {
+            places_b[j] = kDeepB ? Deep<TileT, TileT::kColumns>::at(warp_column + line + 8 * right, 2 * j + upper)
+                                 : Wide<TileT, TileT::kColumns>::at(line + 8 * upper, warp_column / 8 + 2 * j + right);
+        }
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
 #pragma unroll
@@ -35,28 +52,23 @@ struct Mma {
     __device__ __forceinline__ int warp_m() const { return warp_row / (kBlocksM * 16); }
 
     __device__ __forceinline__ void multiply(const __nv_bfloat16* tile_a, const __nv_bfloat16* tile_b) {
-        // Each lane names a row of one of four 8x8 matrices: `upper` and `right` say which.
-        const int line = lane % 8, upper = lane / 8 % 2, right = lane / 16;
 #pragma unroll
-        for (int k = 0; k < TileT::kStep / 16; ++k) {
+        for (int k = 0; k < kDepths; ++k) {
             uint32_t a[kBlocksM][4], b[kBlocksN / 2][4];
 #pragma unroll
             for (int i = 0; i < kBlocksM; ++i) {
-                const int row = warp_row + i * 16;
                 if constexpr (kDeepA) {
-                    ldmatrix_x4(a[i], tile_a + Deep<TileT, TileT::kRows>::at(row + line + 8 * upper, 2 * k + right));
+                    ldmatrix_x4(a[i], tile_a + places_a[k] + i * 16 * TileT::kStep);
                 } else {
-                    ldmatrix_x4_trans(a[i], tile_a + Wide<TileT, TileT::kRows>::at(16 * k + line + 8 * right, row / 8 + upper));
+                    ldmatrix_x4_trans(a[i], tile_a + places_a[i] + k * 16 * TileT::kRows);
                 }
             }
 #pragma unroll
             for (int j = 0; j < kBlocksN / 2; ++j) {
-                const int column = warp_column + j * 16;
                 if constexpr (kDeepB) {
-                    ldmatrix_x4(b[j], tile_b + Deep<TileT, TileT::kColumns>::at(column + line + 8 * right, 2 * k + upper));
+                    ldmatrix_x4(b[j], tile_b + places_b[k] + j * 16 * TileT::kStep);
                 } else {
-                    ldmatrix_x4_trans(
-                        b[j], tile_b + Wide<TileT, TileT::kColumns>::at(16 * k + line + 8 * upper, column / 8 + right));
+                    ldmatrix_x4_trans(b[j], tile_b + places_b[j] + k * 16 * TileT::kColumns);
                 }
             }
 #pragma unroll
@@ -75,9 +87,9 @@ template <class TileT, int kWarpsM_, int kWarpsN, bool kDeepA, bool kDeepB>
 struct Simt {
     static constexpr int kWarpsM = kWarpsM_;
     static constexpr int kRows = 8, kColumns = 8;
-    static constexpr int kSharedBits = 2;
+    static constexpr int kSharedLanes = 16 | 2;
     static_assert(kWarpsM * kWarpsN * 32 == TileT::kThreads && kWarpsM * 32 == TileT::kRows &&
-                      kWarpsN * 64 == TileT::kColumns,
+                      kWarpsN * 64 == TileT::kColumns && (kDeepA || !kDeepB),
                   "whole warps");
 
     float sums[kRows][kColumns];
@@ -85,8 +97,11 @@ struct Simt {
 
     __device__ __forceinline__ Simt() {
         const int warp = threadIdx.x / 32;
-        lane_row = threadIdx.x % 32 / 8;
-        lane_column = threadIdx.x % 8;
+        // A 16-byte load is one access for two groups of eight lanes if lanes that differ in bit 0, or in bit 1, agree on the
+        // address: rows do not depend on bit 0, columns not on bit 1.
+        const int lane = threadIdx.x % 32;
+        lane_row = lane >> 1 & 1 | lane >> 4 << 1;
+        lane_column = lane & 1 | (lane >> 2 & 3) << 1;
         warp_row = warp / kWarpsN * 32;
         warp_column = warp % kWarpsN * 64;
 #pragma unroll
@@ -104,49 +119,55 @@ struct Simt {
     }
     __device__ __forceinline__ int warp_m() const { return warp_row / 32; }
 
-    // The thread's 8 values of one operand at 4 depths; `a` says which operand.
-    template <bool kA>
-    __device__ __forceinline__ void fragment(float (&values)[4][8], const float* tile, int chunk) const {
-        constexpr int kExtent = kA ? TileT::kRows : TileT::kColumns;
-        if constexpr (kA ? kDeepA : kDeepB) {
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const int index = kA ? row(i) : column(i);
-                const float4 v = *reinterpret_cast<const float4*>(tile + Deep<TileT, kExtent>::at(index, chunk));
-                values[0][i] = v.x;
-                values[1][i] = v.y;
-                values[2][i] = v.z;
-                values[3][i] = v.w;
-            }
-        } else {
-#pragma unroll
-            for (int d = 0; d < 4; ++d) {
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int index = kA ? row(4 * half) : column(4 * half);
-                    const float4 v =
-                        *reinterpret_cast<const float4*>(tile + Wide<TileT, kExtent>::at(4 * chunk + d, index / 4));
-                    values[d][4 * half] = v.x;
-                    values[d][4 * half + 1] = v.y;
-                    values[d][4 * half + 2] = v.z;
-                    values[d][4 * half + 3] = v.w;
-                }
-            }
-        }
+    // The thread's values with index 4 * half and the three after it, at one depth of a wide operand.
+    template <int kExtent>
+    static __device__ __forceinline__ void wide(float (&values)[8], const float* tile, int depth, int index0, int index4) {
+        const float4 low = *reinterpret_cast<const float4*>(tile + Wide<TileT, kExtent>::at(depth, index0 / 4));
+        const float4 high = *reinterpret_cast<const float4*>(tile + Wide<TileT, kExtent>::at(depth, index4 / 4));
+        values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
+        values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
     }
 
     __device__ __forceinline__ void multiply(const float* tile_a, const float* tile_b) {
-#pragma unroll
+        // Not unrolled: with several chunks in flight there are registers for fewer warps.
+#pragma unroll 1
         for (int chunk = 0; chunk < TileT::kStep / 4; ++chunk) {
-            float a[4][8], b[4][8];
-            fragment<true>(a, tile_a, chunk);
-            fragment<false>(b, tile_b, chunk);
+            if constexpr (kDeepA) {
+                // The columns' values at four depths, then row by row.
+                float b[4][8];
+                if constexpr (kDeepB) {
 #pragma unroll
-            for (int d = 0; d < 4; ++d) {
+                    for (int j = 0; j < kColumns; ++j) {
+                        const float4 v =
+                            *reinterpret_cast<const float4*>(tile_b + Deep<TileT, TileT::kColumns>::at(column(j), chunk));
+                        b[0][j] = v.x, b[1][j] = v.y, b[2][j] = v.z, b[3][j] = v.w;
+                    }
+                } else {
+#pragma unroll
+                    for (int d = 0; d < 4; ++d) wide<TileT::kColumns>(b[d], tile_b, 4 * chunk + d, column(0), column(4));
+                }
 #pragma unroll
                 for (int i = 0; i < kRows; ++i) {
+                    const float4 a = *reinterpret_cast<const float4*>(tile_a + Deep<TileT, TileT::kRows>::at(row(i), chunk));
 #pragma unroll
-                    for (int j = 0; j < kColumns; ++j) sums[i][j] = fmaf(a[d][i], b[d][j], sums[i][j]);
+                    for (int j = 0; j < kColumns; ++j) {
+                        sums[i][j] = fmaf(a.x, b[0][j], sums[i][j]);
+                        sums[i][j] = fmaf(a.y, b[1][j], sums[i][j]);
+                        sums[i][j] = fmaf(a.z, b[2][j], sums[i][j]);
+                        sums[i][j] = fmaf(a.w, b[3][j], sums[i][j]);
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int d = 0; d < 4; ++d) {
+                    float a[8], b[8];
+                    wide<TileT::kRows>(a, tile_a, 4 * chunk + d, row(0), row(4));
+                    wide<TileT::kColumns>(b, tile_b, 4 * chunk + d, column(0), column(4));
+#pragma unroll
+                    for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+                        for (int j = 0; j < kColumns; ++j) sums[i][j] = fmaf(a[i], b[j], sums[i][j]);
+                    }
                 }
             }
         }

@@ -34,9 +34,9 @@ __device__ __forceinline__ int ceil_div(int a, int b) { return (a + b - 1) / b; 
 // kExtent rows, each with the four chunks of its step.
 template <class TileT, int kExtent>
 struct Deep {
-    using T = typename TileT::Element;
     static constexpr int kPasses = kExtent * 4 / TileT::kThreads;
     static constexpr int kRowsPerPass = TileT::kThreads / 4;
+    static_assert(kRowsPerPass % 8 == 0, "every pass permutes chunks alike");
 
     // Offset in elements.
     static __device__ __forceinline__ int at(int row, int chunk) {
@@ -44,40 +44,47 @@ struct Deep {
     }
     static __device__ __forceinline__ int row(int pass) { return threadIdx.x / 4 + pass * kRowsPerPass; }
     static __device__ __forceinline__ int chunk() { return threadIdx.x % 4; }
-    static __device__ __forceinline__ int slot(int pass) { return at(row(pass), chunk()); }
+    static __device__ __forceinline__ int first_slot() { return at(row(0), chunk()); }
+    static __device__ __forceinline__ int slot(int first, int pass) { return first + pass * kRowsPerPass * TileT::kStep; }
 };
 
 // kStep depths, each with the chunks of kExtent rows or columns.
 template <class TileT, int kExtent>
 struct Wide {
-    using T = typename TileT::Element;
     static constexpr int kChunks = kExtent / TileT::kLanes;
     static constexpr int kPasses = TileT::kStep * kChunks / TileT::kThreads;
     static constexpr int kDepthsPerPass = TileT::kThreads / kChunks;
+    static_assert(kDepthsPerPass % 4 == 0, "passes permute chunks alike, or every other in bit 2");
 
     static __device__ __forceinline__ int at(int depth, int chunk) {
         return depth * kExtent + (chunk ^ (depth & 7)) * TileT::kLanes;
     }
     static __device__ __forceinline__ int depth(int pass) { return threadIdx.x / kChunks + pass * kDepthsPerPass; }
     static __device__ __forceinline__ int chunk() { return threadIdx.x % kChunks; }
-    static __device__ __forceinline__ int slot(int pass) { return at(depth(pass), chunk()); }
+    static __device__ __forceinline__ int first_slot() { return at(depth(0), chunk()); }
+    static __device__ __forceinline__ int slot(int first, int pass) {
+        const int flipped = (pass * kDepthsPerPass & 4) * TileT::kLanes;
+        return (first ^ flipped) + pass * kDepthsPerPass * kExtent;
+    }
 };
 
 // ---- Sources: a thread's chunks of an operand, step after step ------------------------------------------------------
 //
-// at(pass) is the address of a chunk, null if it is all padding; element(pass, e) loads one of its elements. next(pass)
-// and next_step() are called after each pass and each step.
+// For each pass: inside() says whether the chunk is not padding, address() where it lies if so; next() goes on to the next
+// pass, next_step() to the next step. element() loads one element of a chunk, padding or not. What the loop needs is advanced
+// by additions; only where a tap ends is it computed anew.
 
 // A filter tap and a channel, in the order in which depth runs over them.
 struct Tap {
     int r, s, c;
 
-    static __device__ __forceinline__ Tap of(int depth, int taps_w, int channels) {
+    __device__ __forceinline__ Tap(int depth, int taps_w, int channels) {
         const int tap = depth / channels;
-        return {tap / taps_w, tap % taps_w, depth % channels};
+        r = tap / taps_w;
+        s = tap % taps_w;
+        c = depth % channels;
     }
-    __device__ __forceinline__ void advance(int by, int taps_w, int channels) {
-        c += by;
+    __device__ __forceinline__ void wrap(int taps_w, int channels) {
         while (c >= channels) {
             c -= channels;
             if (++s == taps_w) {
@@ -96,53 +103,64 @@ struct Window {
     int h, w, c;
 };
 
+// Outside every image, also after another one of it is added.
+constexpr int kOutside = -(1 << 30);
+
+__device__ __forceinline__ bool within(int i, int extent) { return static_cast<unsigned>(i) < static_cast<unsigned>(extent); }
+
 // Deep: rows are grid points of images, depth is (r, s, c).
 template <class TileT>
 struct Pixels {
     using T = typename TileT::Element;
     using Layout = Deep<TileT, TileT::kRows>;
 
-    const T* images;
+    const T* images;  // from the first row's image on
     Window window;
-    int64_t offset[Layout::kPasses];
-    int h[Layout::kPasses], w[Layout::kPasses];
+    int offset[Layout::kPasses], h[Layout::kPasses], w[Layout::kPasses];
     Tap tap;
+    int shift, shift_h, shift_w;  // of the tap, in elements and in pixels
 
     __device__ __forceinline__ Pixels(const T* images_, const Window& window_, int row0, int rows, int depth0)
-        : images(images_), window(window_) {
-        tap = Tap::of(depth0 + Layout::chunk() * TileT::kLanes, window.taps_w, window.c);
+        : window(window_), tap(depth0 + Layout::chunk() * TileT::kLanes, window_.taps_w, window_.c) {
+        const int n0 = row0 / (window.grid_h * window.grid_w);
+        images = images_ + static_cast<int64_t>(n0) * window.h * window.w * window.c;
 #pragma unroll
         for (int pass = 0; pass < Layout::kPasses; ++pass) {
             const int row = row0 + Layout::row(pass);
             const int line = row / window.grid_w;
             const int n = line / window.grid_h;
             w[pass] = window.origin_w + (row - line * window.grid_w) * window.stride;
-            const int top = window.origin_h + (line - n * window.grid_h) * window.stride;
-            offset[pass] = ((static_cast<int64_t>(n) * window.h + top) * window.w + w[pass]) * window.c;
-            // No tap brings a row beyond the end into its image.
-            h[pass] = row < rows ? top : -(1 << 30);
+            h[pass] = window.origin_h + (line - n * window.grid_h) * window.stride;
+            // 32 bits suffice for the images that a tile meets: the launch checks it.
+            offset[pass] = (((n - n0) * window.h + h[pass]) * window.w + w[pass]) * window.c;
+            if (row >= rows) h[pass] = kOutside;
+        }
+        place();
+    }
+    __device__ __forceinline__ void place() {
+        shift_h = tap.r < window.taps_h ? tap.r * window.tap_step : kOutside;
+        shift_w = tap.s * window.tap_step;
+        shift = (tap.r * window.w + tap.s) * window.tap_step * window.c + tap.c;
+    }
+    __device__ __forceinline__ bool inside(int pass) const {
+        return within(h[pass] + shift_h, window.h) && within(w[pass] + shift_w, window.w);
+    }
+    __device__ __forceinline__ const T* address(int pass) const { return images + (offset[pass] + shift); }
+    __device__ __forceinline__ T element(int pass, int e) const {
+        Pixels at = *this;
+        at.advance(e);
+        return at.inside(pass) ? *at.address(pass) : from_float<T>(0.0f);
+    }
+    __device__ __forceinline__ void advance(int by) {
+        tap.c += by;
+        shift += by;
+        if (tap.c >= window.c) {
+            tap.wrap(window.taps_w, window.c);
+            place();
         }
     }
-    __device__ __forceinline__ bool inside(int pass, const Tap& t) const {
-        const int y = h[pass] + t.r * window.tap_step;
-        const int x = w[pass] + t.s * window.tap_step;
-        return t.r < window.taps_h && static_cast<unsigned>(y) < static_cast<unsigned>(window.h) &&
-               static_cast<unsigned>(x) < static_cast<unsigned>(window.w);
-    }
-    __device__ __forceinline__ int64_t shift(const Tap& t) const {
-        return (static_cast<int64_t>(t.r) * window.w + t.s) * window.tap_step * window.c + t.c;
-    }
-    __device__ __forceinline__ const T* any() const { return images; }
-    __device__ __forceinline__ const T* at(int pass) const {
-        return inside(pass, tap) ? images + (offset[pass] + shift(tap)) : nullptr;
-    }
-    __device__ __forceinline__ T element(int pass, int e) const {
-        Tap t = tap;
-        t.advance(e, window.taps_w, window.c);
-        return inside(pass, t) ? images[offset[pass] + shift(t)] : from_float<T>(0.0f);
-    }
     __device__ __forceinline__ void next(int) {}
-    __device__ __forceinline__ void next_step() { tap.advance(TileT::kStep, window.taps_w, window.c); }
+    __device__ __forceinline__ void next_step() { advance(TileT::kStep); }
 };
 
 // Deep: columns are the filter's output channels, depth is (r, s, c) as it lies in memory.
@@ -151,27 +169,30 @@ struct FilterRows {
     using T = typename TileT::Element;
     using Layout = Deep<TileT, TileT::kColumns>;
 
-    const T* filter;
-    int column0, columns, at_depth, depth;
+    const T* at;  // the first pass's chunk
+    int columns;  // from the first pass's on
+    int depth, depth_left;
 
-    __device__ __forceinline__ FilterRows(const T* filter_, int column0_, int columns_, int depth0, int depth_)
-        : filter(filter_),
-          column0(column0_),
-          columns(columns_),
-          at_depth(depth0 + Layout::chunk() * TileT::kLanes),
-          depth(depth_) {}
-    __device__ __forceinline__ const T* any() const { return filter; }
-    __device__ __forceinline__ const T* at(int pass) const {
-        const int column = column0 + Layout::row(pass);
-        return column < columns && at_depth < depth ? filter + (static_cast<int64_t>(column) * depth + at_depth) : nullptr;
+    __device__ __forceinline__ FilterRows(const T* filter, int column0, int columns_, int depth0, int depth_) : depth(depth_) {
+        const int column = column0 + Layout::row(0);
+        const int begin = depth0 + Layout::chunk() * TileT::kLanes;
+        at = filter + (static_cast<int64_t>(column) * depth + begin);
+        columns = columns_ - column;
+        depth_left = depth - begin;
+    }
+    __device__ __forceinline__ bool inside(int pass) const { return pass * Layout::kRowsPerPass < columns && depth_left > 0; }
+    __device__ __forceinline__ const T* address(int pass) const {
+        return at + static_cast<int64_t>(pass * Layout::kRowsPerPass) * depth;
     }
     __device__ __forceinline__ T element(int pass, int e) const {
-        const int column = column0 + Layout::row(pass);
-        const bool inside = column < columns && at_depth + e < depth;
-        return inside ? filter[static_cast<int64_t>(column) * depth + at_depth + e] : from_float<T>(0.0f);
+        const bool real = pass * Layout::kRowsPerPass < columns && e < depth_left;
+        return real ? address(pass)[e] : from_float<T>(0.0f);
     }
     __device__ __forceinline__ void next(int) {}
-    __device__ __forceinline__ void next_step() { at_depth += TileT::kStep; }
+    __device__ __forceinline__ void next_step() {
+        at += TileT::kStep;
+        depth_left -= TileT::kStep;
+    }
 };
 
 // Wide: columns are the filter's input channels, depth is (r, s, k) over every tap_stride-th tap from (r0, s0) on.
@@ -180,34 +201,40 @@ struct FilterTaps {
     using T = typename TileT::Element;
     using Layout = Wide<TileT, TileT::kColumns>;
 
-    const T* filter;
-    Conv2d conv;
-    int r0, s0, tap_stride, taps_h, taps_w, column;
-    Tap tap;  // its c is an output channel
+    const T* filter;  // from the first tap and this thread's columns on
+    int channels, taps_w, columns, end_r;
+    int pitch, tap_h, tap_w;  // elements from an output channel, and from a tap, to the next
+    Tap tap;                  // its c is an output channel
+    int offset;
 
-    __device__ __forceinline__ FilterTaps(const T* filter_, const Conv2d& conv_, const Window& window, int r0_, int s0_,
-                                          int tap_stride_, int column0, int depth0)
-        : filter(filter_),
-          conv(conv_),
-          r0(r0_),
-          s0(s0_),
-          tap_stride(tap_stride_),
-          taps_h(window.taps_h),
-          taps_w(window.taps_w),
-          column(column0 + Layout::chunk() * TileT::kLanes),
-          tap(Tap::of(depth0 + Layout::depth(0), window.taps_w, conv_.k)) {}
-    __device__ __forceinline__ int64_t offset() const {
-        const int r = r0 + tap.r * tap_stride, s = s0 + tap.s * tap_stride;
-        return (static_cast<int64_t>(tap.c * conv.r + r) * conv.s + s) * conv.c + column;
+    __device__ __forceinline__ FilterTaps(const T* filter_, const Conv2d& conv, const Window& window, int r0, int s0,
+                                          int tap_stride, int column0, int depth0)
+        : channels(conv.k), taps_w(window.taps_w), tap(depth0 + Layout::depth(0), window.taps_w, conv.k) {
+        const int column = column0 + Layout::chunk() * TileT::kLanes;
+        filter = filter_ + ((r0 * conv.s + s0) * conv.c + column);
+        columns = conv.c - column;
+        end_r = columns > 0 ? window.taps_h : 0;
+        pitch = conv.r * conv.s * conv.c;
+        tap_h = tap_stride * conv.s * conv.c;
+        tap_w = tap_stride * conv.c;
+        place();
     }
-    __device__ __forceinline__ const T* any() const { return filter; }
-    __device__ __forceinline__ const T* at(int) const {
-        return tap.r < taps_h && column < conv.c ? filter + offset() : nullptr;
-    }
+    __device__ __forceinline__ void place() { offset = tap.c * pitch + tap.r * tap_h + tap.s * tap_w; }
+    __device__ __forceinline__ bool inside(int) const { return tap.r < end_r; }
+    __device__ __forceinline__ const T* address(int) const { return filter + offset; }
     __device__ __forceinline__ T element(int, int e) const {
-        return tap.r < taps_h && column + e < conv.c ? filter[offset() + e] : from_float<T>(0.0f);
+        return tap.r < end_r && e < columns ? filter[offset + e] : from_float<T>(0.0f);
     }
-    __device__ __forceinline__ void next(int) { tap.advance(Layout::kDepthsPerPass, taps_w, conv.k); }
+    __device__ __forceinline__ void next(int) {
+        tap.c += Layout::kDepthsPerPass;
+        if (tap.c >= channels) {
+            tap.wrap(taps_w, channels);
+            // Beyond the last tap there is nothing to address.
+            if (tap.r < end_r) place();
+        } else {
+            offset += Layout::kDepthsPerPass * pitch;
+        }
+    }
     __device__ __forceinline__ void next_step() {}
 };
 
@@ -217,24 +244,27 @@ struct PixelChannels {
     using T = typename TileT::Element;
     using Layout = Wide<TileT, TileT::kRows>;
 
-    const T* pixels;
-    int pixel, end, channel, channels;
+    const T* at;
+    int pixels_left;  // none if there is no channel
+    int channels;     // from this thread's on
+    int pitch;
 
-    __device__ __forceinline__ PixelChannels(const T* pixels_, int begin, int end_, int channel0, int channels_)
-        : pixels(pixels_),
-          pixel(begin + Layout::depth(0)),
-          end(end_),
-          channel(channel0 + Layout::chunk() * TileT::kLanes),
-          channels(channels_) {}
-    __device__ __forceinline__ const T* any() const { return pixels; }
-    __device__ __forceinline__ const T* at(int) const {
-        return pixel < end && channel < channels ? pixels + (static_cast<int64_t>(pixel) * channels + channel) : nullptr;
+    __device__ __forceinline__ PixelChannels(const T* pixels, int begin, int end, int channel0, int channels_)
+        : pitch(channels_) {
+        const int pixel = begin + Layout::depth(0), channel = channel0 + Layout::chunk() * TileT::kLanes;
+        at = pixels + (static_cast<int64_t>(pixel) * pitch + channel);
+        channels = pitch - channel;
+        pixels_left = channels > 0 ? end - pixel : 0;
     }
+    __device__ __forceinline__ bool inside(int) const { return pixels_left > 0; }
+    __device__ __forceinline__ const T* address(int) const { return at; }
     __device__ __forceinline__ T element(int, int e) const {
-        const bool inside = pixel < end && channel + e < channels;
-        return inside ? pixels[static_cast<int64_t>(pixel) * channels + channel + e] : from_float<T>(0.0f);
+        return pixels_left > 0 && e < channels ? at[e] : from_float<T>(0.0f);
     }
-    __device__ __forceinline__ void next(int) { pixel += Layout::kDepthsPerPass; }
+    __device__ __forceinline__ void next(int) {
+        at += static_cast<int64_t>(Layout::kDepthsPerPass) * pitch;
+        pixels_left -= Layout::kDepthsPerPass;
+    }
     __device__ __forceinline__ void next_step() {}
 };
 
@@ -244,51 +274,70 @@ struct PixelTaps {
     using T = typename TileT::Element;
     using Layout = Wide<TileT, TileT::kColumns>;
 
-    const T* images;
-    Conv2d conv;
-    int pixel, end, n, p, q;
-    int step_n, step_p, step_q;  // a pass further
+    const T* at;
+    int pixels_left;                  // none if there is no tap
+    int h, w, image_h, image_w;       // the pixel under the tap, and the image's extents
+    int end_h, end_w;                 // where p = P and q = Q meet the tap
+    int step_h, step_w;               // a pass further
+    int wrap_w, wrap_h, stride;       // what h and w lose at the end of an image and of a line, and h gains then
+    int64_t step, wrap_line, wrap_n;  // the same in elements
     Tap tap;
+    int dilation, taps_w, taps_h, channels;
 
-    __device__ __forceinline__ PixelTaps(const T* images_, const Conv2d& conv_, int begin, int end_, int column0)
-        : images(images_), conv(conv_), pixel(begin + Layout::depth(0)), end(end_) {
+    __device__ __forceinline__ PixelTaps(const T* images, const Conv2d& conv, int begin, int end, int column0)
+        : image_h(conv.h),
+          image_w(conv.w),
+          stride(conv.stride),
+          tap(column0 + Layout::chunk() * TileT::kLanes, conv.s, conv.c),
+          dilation(conv.dilation),
+          taps_w(conv.s),
+          taps_h(conv.r),
+          channels(conv.c) {
+        const int pixel = begin + Layout::depth(0);
+        pixels_left = tap.r < conv.r ? end - pixel : 0;
         const int line = pixel / conv.q;
-        q = pixel - line * conv.q;
-        n = line / conv.p;
-        p = line - n * conv.p;
+        const int n = line / conv.p;
+        const int origin_h = tap.r * dilation - conv.pad, origin_w = tap.s * dilation - conv.pad;
+        h = (line - n * conv.p) * stride + origin_h;
+        w = (pixel - line * conv.q) * stride + origin_w;
+        wrap_h = conv.p * stride;
+        wrap_w = conv.q * stride;
+        end_h = origin_h + wrap_h;
+        end_w = origin_w + wrap_w;
+        const int64_t row = static_cast<int64_t>(conv.w) * conv.c;
+        at = images + ((static_cast<int64_t>(n) * conv.h + h) * row + static_cast<int64_t>(w) * conv.c + tap.c);
         const int lines = Layout::kDepthsPerPass / conv.q;
-        step_q = Layout::kDepthsPerPass - lines * conv.q;
-        step_n = lines / conv.p;
-        step_p = lines - step_n * conv.p;
-        tap = Tap::of(column0 + Layout::chunk() * TileT::kLanes, conv.s, conv.c);
+        const int step_n = lines / conv.p;
+        step_w = (Layout::kDepthsPerPass - lines * conv.q) * stride;
+        step_h = (lines - step_n * conv.p) * stride;
+        step = (static_cast<int64_t>(step_n) * conv.h + step_h) * row + static_cast<int64_t>(step_w) * conv.c;
+        wrap_line = stride * row - static_cast<int64_t>(wrap_w) * conv.c;
+        wrap_n = (conv.h - wrap_h) * row;
     }
-    __device__ __forceinline__ const T* under(const Tap& t) const {
-        const int h = p * conv.stride - conv.pad + t.r * conv.dilation;
-        const int w = q * conv.stride - conv.pad + t.s * conv.dilation;
-        const bool inside = pixel < end && t.r < conv.r && static_cast<unsigned>(h) < static_cast<unsigned>(conv.h) &&
-                            static_cast<unsigned>(w) < static_cast<unsigned>(conv.w);
-        return inside ? images + (((static_cast<int64_t>(n) * conv.h + h) * conv.w + w) * conv.c + t.c) : nullptr;
-    }
-    __device__ __forceinline__ const T* any() const { return images; }
-    __device__ __forceinline__ const T* at(int) const { return under(tap); }
+    __device__ __forceinline__ bool inside(int) const { return pixels_left > 0 && within(h, image_h) && within(w, image_w); }
+    __device__ __forceinline__ const T* address(int) const { return at; }
     __device__ __forceinline__ T element(int, int e) const {
         Tap t = tap;
-        t.advance(e, conv.s, conv.c);
-        const T* from = under(t);
-        return from != nullptr ? *from : from_float<T>(0.0f);
+        t.c += e;
+        t.wrap(taps_w, channels);
+        const int shift_h = (t.r - tap.r) * dilation, shift_w = (t.s - tap.s) * dilation;
+        const bool real = pixels_left > 0 && t.r < taps_h && within(h + shift_h, image_h) && within(w + shift_w, image_w);
+        const int64_t shift = (static_cast<int64_t>(shift_h) * image_w + shift_w) * channels + (t.c - tap.c);
+        return real ? at[shift] : from_float<T>(0.0f);
     }
     __device__ __forceinline__ void next(int) {
-        pixel += Layout::kDepthsPerPass;
-        q += step_q;
-        p += step_p;
-        n += step_n;
-        if (q >= conv.q) {
-            q -= conv.q;
-            ++p;
+        pixels_left -= Layout::kDepthsPerPass;
+        at += step;
+        h += step_h;
+        w += step_w;
+        if (w >= end_w) {
+            w -= wrap_w;
+            h += stride;
+            at += wrap_line;
         }
-        if (p >= conv.p) {
-            p -= conv.p;
-            ++n;
+        if (h >= end_h) {
+            h -= wrap_h;
+            at += wrap_n;
         }
     }
     __device__ __forceinline__ void next_step() {}
@@ -297,11 +346,11 @@ struct PixelTaps {
 // ---- The walk along the depth ---------------------------------------------------------------------------------------
 
 template <class Source>
-__device__ __forceinline__ void load_step(Source& source, typename Source::T* tile) {
+__device__ __forceinline__ void load_step(Source& source, typename Source::T* tile, int first_slot) {
 #pragma unroll
     for (int pass = 0; pass < Source::Layout::kPasses; ++pass) {
-        const typename Source::T* from = source.at(pass);
-        cp_async_16(tile + Source::Layout::slot(pass), from != nullptr ? from : source.any(), from != nullptr ? 16 : 0);
+        // Padding is not read, whatever its address.
+        cp_async_16(tile + Source::Layout::slot(first_slot, pass), source.address(pass), source.inside(pass) ? 16 : 0);
         source.next(pass);
     }
     source.next_step();
@@ -311,22 +360,21 @@ __device__ __forceinline__ void load_step(Source& source, typename Source::T* ti
 template <class Source>
 struct Gathered {
     using T = typename Source::T;
-    static constexpr int kLen = Pack<T>::kLen;
     Pack<T> chunk[Source::Layout::kPasses];
 
     __device__ __forceinline__ void load(Source& source) {
 #pragma unroll
         for (int pass = 0; pass < Source::Layout::kPasses; ++pass) {
 #pragma unroll
-            for (int e = 0; e < kLen; ++e) chunk[pass].at[e] = source.element(pass, e);
+            for (int e = 0; e < Pack<T>::kLen; ++e) chunk[pass].at[e] = source.element(pass, e);
             source.next(pass);
         }
         source.next_step();
     }
-    __device__ __forceinline__ void store(T* tile) const {
+    __device__ __forceinline__ void store(T* tile, int first_slot) const {
 #pragma unroll
         for (int pass = 0; pass < Source::Layout::kPasses; ++pass) {
-            *reinterpret_cast<Pack<T>*>(tile + Source::Layout::slot(pass)) = chunk[pass];
+            *reinterpret_cast<Pack<T>*>(tile + Source::Layout::slot(first_slot, pass)) = chunk[pass];
         }
     }
 };
@@ -339,14 +387,15 @@ __device__ __forceinline__ void multiply(Math& math, SourceA& a, SourceB& b, int
     constexpr int kTileA = TileT::kRows * TileT::kStep, kTileB = TileT::kColumns * TileT::kStep;
     T* const tiles_a = reinterpret_cast<T*>(shared);
     T* const tiles_b = tiles_a + kStages * kTileA;
+    const int slot_a = SourceA::Layout::first_slot(), slot_b = SourceB::Layout::first_slot();
     if constexpr (TileT::kGather) {
         Gathered<SourceA> next_a;
         Gathered<SourceB> next_b;
         if (steps > 0) {
             next_a.load(a);
             next_b.load(b);
-            next_a.store(tiles_a);
-            next_b.store(tiles_b);
+            next_a.store(tiles_a, slot_a);
+            next_b.store(tiles_b, slot_b);
         }
         for (int step = 0; step < steps; ++step) {
             const int stage = step % 2;
@@ -358,16 +407,16 @@ __device__ __forceinline__ void multiply(Math& math, SourceA& a, SourceB& b, int
             }
             math.multiply(tiles_a + stage * kTileA, tiles_b + stage * kTileB);
             if (more) {
-                next_a.store(tiles_a + (1 - stage) * kTileA);
-                next_b.store(tiles_b + (1 - stage) * kTileB);
+                next_a.store(tiles_a + (1 - stage) * kTileA, slot_a);
+                next_b.store(tiles_b + (1 - stage) * kTileB, slot_b);
             }
         }
     } else {
 #pragma unroll
         for (int stage = 0; stage < kStages - 1; ++stage) {
             if (stage < steps) {
-                load_step(a, tiles_a + stage * kTileA);
-                load_step(b, tiles_b + stage * kTileB);
+                load_step(a, tiles_a + stage * kTileA, slot_a);
+                load_step(b, tiles_b + stage * kTileB, slot_b);
             }
             cp_async_commit();
         }
@@ -377,8 +426,8 @@ __device__ __forceinline__ void multiply(Math& math, SourceA& a, SourceB& b, int
             // The step's tile is whole, and everyone is done with the one before, whose place is filled next.
             __syncthreads();
             if (step + kStages - 1 < steps) {
-                load_step(a, tiles_a + free * kTileA);
-                load_step(b, tiles_b + free * kTileB);
+                load_step(a, tiles_a + free * kTileA, slot_a);
+                load_step(b, tiles_b + free * kTileB, slot_b);
             }
             cp_async_commit();
             math.multiply(tiles_a + stage * kTileA, tiles_b + stage * kTileB);

@@ -1,13 +1,17 @@
 //! `kernels/conv2d_dgrad_wgmma.cu` against the definition in f64.
 
+use crate::conv2d_reference::{self as reference, Case};
 use crate::hopper_cases::{
-    BEFORE, CASES, Case, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images,
-    values, written,
+    BEFORE, CASES, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images, values,
+    written,
 };
-use crate::reference;
 use crate::support::Vector;
 use scadles::device::cuda::CudaDevice;
 use scadles::ops::conv2d::cuda::{Algorithm, Pass, Tile, algorithm, dgrad_with};
+
+fn is_supported(case: &Case) -> bool {
+    case.shape.stride == 1 || case.shape.dilation == 1
+}
 
 fn check(device: &CudaDevice, algorithm: Algorithm, case: &Case, accumulate: bool) {
     let Case { shape, bucket, count: n } = *case;
@@ -40,19 +44,19 @@ fn dgrad_wgmma_is_the_gradient_and_adds_to_it() {
     let Some(device) = hopper_or_skip("dgrad_wgmma_is_the_gradient_and_adds_to_it") else { return };
     assert_chosen(&device, Pass::Dgrad);
     for algorithm in algorithms(Pass::Dgrad) {
-        for case in CASES.iter().filter(|case| case.shape.stride == 1) {
+        for case in CASES.iter().filter(|case| is_supported(case)) {
             check(&device, algorithm, case, false);
         }
-        for case in [0, 4, 5, 6, 11].map(|i| CASES[i]) {
+        for case in [0, 4, 5, 6, 11, 13, 14].map(|i| CASES[i]) {
             check(&device, algorithm, &case, true);
         }
     }
 }
 
 #[test]
-fn dgrad_wgmma_leaves_strides_to_others() {
-    let Some(device) = hopper_or_skip("dgrad_wgmma_leaves_strides_to_others") else { return };
-    for Case { shape, bucket, .. } in CASES.iter().filter(|case| case.shape.stride > 1) {
+fn dgrad_wgmma_leaves_dilation_with_a_stride_to_others() {
+    let Some(device) = hopper_or_skip("dgrad_wgmma_leaves_dilation_with_a_stride_to_others") else { return };
+    for Case { shape, bucket, .. } in CASES.iter().filter(|case| !is_supported(case)) {
         let chosen = algorithm::<half::bf16>(&device, shape, Pass::Dgrad, *bucket);
         assert!(!matches!(chosen.tile, Tile::Wgmma { .. }), "{chosen:?} for {shape:?}");
     }

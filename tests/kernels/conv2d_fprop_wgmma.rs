@@ -1,10 +1,10 @@
 //! `kernels/conv2d_fprop_wgmma.cu` against the definition in f64.
 
+use crate::conv2d_reference::{self as reference, Case, Sums};
 use crate::hopper_cases::{
-    BEFORE, CASES, Case, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images,
-    values, written,
+    BEFORE, CASES, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images, values,
+    written,
 };
-use crate::reference::{self, Sums};
 use crate::support::{Mark, Vector, normal};
 use half::bf16;
 use scadles::device::cuda::CudaDevice;

@@ -1,9 +1,9 @@
 //! `kernels/conv2d_wgrad_wgmma.cu` against the definition in f64.
 
+use crate::conv2d_reference::{self as reference, Case};
 use crate::hopper_cases::{
-    CASES, Case, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images, values,
+    CASES, algorithms, assert_chosen, assert_sums, batch, count, hopper_or_skip, images, values,
 };
-use crate::reference;
 use crate::support::{Mark, Vector};
 use scadles::device::cuda::CudaDevice;
 use scadles::ops::conv2d::cuda::{Algorithm, Pass, wgrad_with};

@@ -1,20 +1,12 @@
 //! What the tests of the `conv2d_*_wgmma` kernels share: shapes, tensors with garbage beyond the batch, comparison.
 
-use crate::reference::Sums;
+use crate::conv2d_reference::{Case, Sums};
 use crate::support::{HOST_DRIVER, Vector, device_or_skip, normal};
 use half::bf16;
 use scadles::device::cuda::{Batch, CudaDevice};
 use scadles::ops::conv2d::cuda::{Algorithm, Pass, Tile, algorithm};
 use scadles::shape::Conv2dShape;
 use std::env;
-
-/// A convolution of `count` images in tensors of `bucket`.
-#[derive(Clone, Copy, Debug)]
-pub struct Case {
-    pub shape: Conv2dShape,
-    pub bucket: usize,
-    pub count: usize,
-}
 
 /// `[c, h, w, k, r, s, stride, pad, dilation], bucket, count`
 const fn case(shape: [usize; 9], bucket: usize, count: usize) -> Case {

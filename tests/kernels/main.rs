@@ -4,13 +4,15 @@
 //! and, by `host`, on a small driver over the same kernel sources, compiled by the host's C++ compiler.
 
 mod add_scaled;
+mod conv2d_dgrad;
 mod conv2d_dgrad_wgmma;
+mod conv2d_fprop;
 mod conv2d_fprop_wgmma;
+mod conv2d_reference;
+mod conv2d_wgrad;
 mod conv2d_wgrad_wgmma;
 mod hopper_cases;
 mod host;
-#[path = "../ops/reference.rs"]
-mod reference;
 mod sgd;
 mod support;
 mod weighted_sum;

@@ -26,6 +26,9 @@ pub use algorithm::{Algorithm, Pass, Tile, algorithm, scratch_len, statistics_ti
 use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
 use crate::shape::Conv2dShape;
 
+/// Rows of the largest tile.
+const MAX_TILE_ROWS: usize = 128;
+
 /// What leaves with `y`.
 #[derive(Debug, Default)]
 pub struct Epilogue<'a> {
@@ -214,21 +217,28 @@ pub fn wgrad_with<E: Element>(
     tiled::wgrad(algorithm, device, shape, batch, x, dy, dfilter, scratch)
 }
 
-/// Kernels index rows, and the elements of one image and of the filter, with 32 bits.
+/// Kernels index rows of the products, and the elements of the filter and of the images that a tile meets, with 32 bits.
 fn check(op: &'static str, shape: &Conv2dShape, batch: Batch<'_>) -> Result<(), CudaError> {
     if let Err(error) = shape.validate() {
         panic!("{op}: {error}");
     }
     check_len(op, "count", batch.count.len(), 1)?;
-    let pixels = batch.bucket.max(1).saturating_mul((shape.p() * shape.q()).max(shape.h * shape.w));
-    let span = (shape.h.max(shape.w) + 2 * shape.pad).saturating_mul(4);
+    let Conv2dShape { c, h, w, k, r, s, stride, pad, dilation } = *shape;
+    let pixels = batch.bucket.max(1).saturating_mul((shape.p() * shape.q()).max(h * w));
+    let span = (h.max(w) + 2 * pad).saturating_mul(4);
+    // The smallest grid of pixels that rows count: an output image, or a class of an input image.
+    let grid = (shape.p() * shape.q()).min((h / stride).max(1) * (w / stride).max(1));
+    let images = batch.bucket.min(MAX_TILE_ROWS.div_ceil(grid) + 1);
+    let padded = |h: usize, w: usize, c: usize| h.saturating_mul(w).saturating_mul(c).saturating_mul(images);
+    let x = padded(h + 2 * pad, w + 2 * pad, c);
+    let y = padded(shape.p() + r * dilation, shape.q() + s * dilation, k);
     for (what, value) in [
         ("the number of pixels of a batch", pixels),
-        ("elements of an input image", shape.x_len()),
-        ("elements of an output image", shape.y_len()),
+        ("elements of the padded input images of a tile", x),
+        ("elements of the padded output images of a tile", y),
         ("elements of the filter", shape.filter_len()),
         ("four times the padded input", span),
-        ("stride", shape.stride),
+        ("stride", stride),
     ] {
         if i32::try_from(value).is_err() {
             return Err(CudaError::OutOfRange { kernel: op, what, value: value as f32, range: "below 2^31" });

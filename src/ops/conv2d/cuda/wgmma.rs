@@ -1,7 +1,7 @@
 //! Launches of `kernels/conv2d_*_wgmma.cu`: convolutions in bf16 by Hopper's warpgroup instructions, and their estimates.
 
 use super::Epilogue;
-use super::algorithm::{Algorithm, Pass, Tile};
+use super::algorithm::{Algorithm, Pass, Tile, classes};
 use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, Grid, ImageMap, View, ViewMut, tiled_map};
 use crate::shape::Conv2dShape;
 use cudarc::driver::sys::CUtensorMap;
@@ -23,6 +23,8 @@ const MACS_PER_CYCLE: f64 = 2048.0;
 /// What a multiprocessor gets from L2 in a cycle: tiles of 128x256 without clusters reach about 4/5 of the matrix units'
 /// peak on H100, and then read 37 bytes a cycle.
 const L2_BYTES_PER_CYCLE: f64 = 38.0;
+/// What a multiprocessor's warps store in a cycle, on their way through shared memory to L2.
+const STORE_BYTES_PER_CYCLE: f64 = 32.0;
 /// Bytes of device memory in a cycle and multiprocessor.
 const BYTES_PER_CYCLE: f64 = 12.0;
 /// From a tile's first copy to its first product; a block's start and end; another launch.
@@ -109,7 +111,7 @@ impl Compiled {
     }
 }
 
-/// A pass as a matrix product, and how its image is walked: the image that wgrad and fprop read is x, dgrad's is dy.
+/// fprop, wgrad, or one of dgrad's classes as a matrix product, and how its image is walked: x, or dgrad's dy.
 struct Product {
     rows: usize,
     /// For wgrad in panels, of 64 input channels at one place of the filter.
@@ -119,24 +121,90 @@ struct Product {
     map: ImageMap,
 }
 
+/// Pixels of dx with the same remainders by the stride, as the same taps reach them.
+struct Class {
+    /// The first of them, down and right.
+    first: [usize; 2],
+    /// How many, in an image.
+    pixels: [usize; 2],
+    /// How many taps; the last of them, which is taken first, in the filter; where it reads for the first pixel, in dy.
+    taps: [usize; 2],
+    last_tap: [usize; 2],
+    lower: [i64; 2],
+    /// Pixels of dy between taps.
+    tap_offset: usize,
+}
+
+impl Class {
+    /// The classes that have pixels.
+    fn all(shape: &Conv2dShape) -> impl Iterator<Item = Self> {
+        let [down, right] = classes(shape);
+        (0..down * right).map(move |i| Self::new(shape, [i / right, i % right]))
+    }
+
+    /// Of pixels whose remainders are `first`. With a stride the dilation is 1, or the stride is 1: then every tap is in.
+    fn new(shape: &Conv2dShape, first: [usize; 2]) -> Self {
+        let Conv2dShape { stride, pad, dilation, .. } = *shape;
+        let mut class = Self {
+            first,
+            pixels: [0; 2],
+            taps: [0; 2],
+            last_tap: [0; 2],
+            lower: [0; 2],
+            tap_offset: dilation,
+        };
+        for (i, (extent, taps)) in [(shape.h, shape.r), (shape.w, shape.s)].into_iter().enumerate() {
+            class.pixels[i] = (extent - first[i]).div_ceil(stride);
+            let reaches = |tap: &usize| (first[i] + pad + (stride - 1) * dilation * tap) % stride == 0;
+            let mut reaching = (0..taps).filter(reaches);
+            class.taps[i] = reaching.clone().count();
+            if let Some(last) = reaching.next_back() {
+                class.last_tap[i] = last;
+                class.lower[i] = ((first[i] + pad) as i64 - (dilation * last) as i64) / stride as i64;
+            }
+        }
+        class
+    }
+
+    fn product(&self, shape: &Conv2dShape, bucket: usize) -> Product {
+        let [h, w] = self.pixels;
+        let map = ImageMap {
+            extents: [bucket, shape.p(), shape.q(), shape.k],
+            output: self.pixels,
+            lower: self.lower,
+            stride: 1,
+            pixels: PANEL as u32,
+        };
+        let steps = self.taps[0] * self.taps[1] * shape.k.div_ceil(PANEL);
+        Product { rows: bucket * h * w, columns: shape.c, steps, map }
+    }
+}
+
 impl Product {
-    fn new(shape: &Conv2dShape, pass: Pass, bucket: usize) -> Self {
-        let Conv2dShape { c, h, w, k, r, s, stride, pad, dilation } = *shape;
-        let (p, q, taps) = (shape.p(), shape.q(), r * s);
-        let blocks = |channels: usize| channels.div_ceil(PANEL);
-        let (pad, span) = (pad as i64, |taps: usize| (dilation * (taps - 1)) as i64);
-        let pixels = PANEL as u32;
-        let x = ImageMap { extents: [bucket, h, w, c], output: [p, q], lower: [-pad; 2], stride, pixels };
+    /// fprop's or wgrad's, or those of dgrad's classes.
+    fn all(shape: &Conv2dShape, pass: Pass, bucket: usize) -> Vec<Self> {
         match pass {
-            Pass::Fprop => Self { rows: bucket * p * q, columns: k, steps: taps * blocks(c), map: x },
-            Pass::Dgrad => {
-                let lower = [pad - span(r), pad - span(s)];
-                let dy = ImageMap { extents: [bucket, p, q, k], output: [h, w], lower, stride, pixels };
-                Self { rows: bucket * h * w, columns: c, steps: taps * blocks(k), map: dy }
-            }
+            Pass::Dgrad => Class::all(shape).map(|class| class.product(shape, bucket)).collect(),
+            Pass::Fprop | Pass::Wgrad => vec![Self::over_x(shape, pass, bucket)],
+        }
+    }
+
+    fn over_x(shape: &Conv2dShape, pass: Pass, bucket: usize) -> Self {
+        let (p, q, taps) = (shape.p(), shape.q(), shape.r * shape.s);
+        let map = ImageMap {
+            extents: [bucket, shape.h, shape.w, shape.c],
+            output: [p, q],
+            lower: [-(shape.pad as i64); 2],
+            stride: shape.stride,
+            pixels: PANEL as u32,
+        };
+        let (pixels, blocks) = (bucket * p * q, shape.c.div_ceil(PANEL));
+        match pass {
             Pass::Wgrad => {
-                Self { rows: k, columns: taps * blocks(c) * PANEL, steps: blocks(bucket * p * q), map: x }
+                let columns = taps * blocks * PANEL;
+                Self { rows: shape.k, columns, steps: pixels.div_ceil(PANEL), map }
             }
+            _ => Self { rows: pixels, columns: shape.k, steps: taps * blocks, map },
         }
     }
 
@@ -148,7 +216,7 @@ impl Product {
     /// its tiles.
     fn image_cycles(&self, multiprocessors: usize, tile: &Compiled) -> f64 {
         let busiest = self.tiles(tile).div_ceil(multiprocessors) as f64;
-        let stores = (tile.m * tile.n * 2) as f64 / BYTES_PER_CYCLE;
+        let stores = (tile.m * tile.n * 2) as f64 / STORE_BYTES_PER_CYCLE;
         // The next tile's copies go on during the stores, its products do not.
         busiest * (self.steps as f64 * tile.step_cycles() + stores) + FILL_CYCLES + BLOCK_CYCLES
     }
@@ -173,8 +241,7 @@ impl Product {
 }
 
 /// Whether these kernels compute this pass: on Hopper, in bf16, C and K multiples of 8 (rows of 16 bytes), what tensor
-/// maps can express, pixels that 31 bits count, and for dgrad stride 1, as its output's pixels would otherwise each read
-/// other places of the filter.
+/// maps can express, pixels that 31 bits count, and for dgrad no dilation with a stride.
 pub(super) fn supports<E: Element>(
     device: &CudaDevice,
     shape: &Conv2dShape,
@@ -189,8 +256,9 @@ pub(super) fn supports<E: Element>(
     device.has_kernel(WGRAD_SUM)
         && pixels < (1 << 31) - (1 << 10)
         && offsets < 256
-        && (pass != Pass::Dgrad || shape.stride == 1)
-        && Product::new(shape, pass, bucket).map.is_expressible()
+        && (pass != Pass::Dgrad || shape.stride == 1 || shape.dilation == 1)
+        && shape.stride <= 8
+        && Product::all(shape, pass, bucket).iter().all(|product| product.map.is_expressible())
 }
 
 /// The tile, and for wgrad the parts of its pixels, of fewest estimated cycles, and these.
@@ -200,7 +268,7 @@ pub(super) fn choose(
     pass: Pass,
     bucket: usize,
 ) -> (Algorithm, f64) {
-    let product = Product::new(shape, pass, bucket);
+    let products = Product::all(shape, pass, bucket);
     let mut best = (compiled(pass)[0].algorithm(1), f64::INFINITY);
     let mut consider = |algorithm: Algorithm, cycles: f64| {
         if cycles < best.1 {
@@ -209,9 +277,12 @@ pub(super) fn choose(
     };
     for tile in compiled(pass) {
         if pass != Pass::Wgrad {
-            consider(tile.algorithm(1), product.image_cycles(multiprocessors, tile));
+            let cycles =
+                products.iter().map(|product| product.image_cycles(multiprocessors, tile)).sum::<f64>();
+            consider(tile.algorithm(1), cycles + (products.len() - 1) as f64 * LAUNCH_CYCLES);
             continue;
         }
+        let product = &products[0];
         let most = (product.steps / MIN_STEPS).clamp(1, MAX_SPLITS);
         for splits in 1..=most {
             let cycles = product.filter_cycles(multiprocessors, tile, splits, shape.filter_len());
@@ -257,7 +328,7 @@ pub(super) fn fprop<E: Element>(
 ) -> Result<(), CudaError> {
     let Batch { bucket, count } = batch;
     let tile = find(Pass::Fprop, algorithm.tile);
-    let mut product = Product::new(shape, Pass::Fprop, bucket);
+    let mut product = Product::over_x(shape, Pass::Fprop, bucket);
     product.map.pixels = tile.m as u32;
     check_access::<E>(algorithm, device, shape, Pass::Fprop, bucket, y.address());
     let x_map = product.map.encode(tile.entry, ("x", &x))?;
@@ -288,20 +359,30 @@ pub(super) fn dgrad<E: Element>(
 ) -> Result<(), CudaError> {
     let Batch { bucket, count } = batch;
     let tile = find(Pass::Dgrad, algorithm.tile);
-    let mut product = Product::new(shape, Pass::Dgrad, bucket);
-    product.map.pixels = tile.m as u32;
     check_access::<E>(algorithm, device, shape, Pass::Dgrad, bucket, dx.address());
-    let dy_map = product.map.encode(tile.entry, ("dy", &dy))?;
     let filter_map = filter_map(tile.entry, shape, &filter, PANEL)?;
-    let mut launch = device.launch(tile.entry)?;
-    launch.output(&mut dx).map(&dy_map).map(&filter_map).input(&count);
-    for extent in [shape.c, shape.k, shape.h, shape.w, shape.r, shape.s, shape.pad, shape.dilation] {
-        launch.scalar(extent as i32);
+    for class in Class::all(shape) {
+        let mut product = class.product(shape, bucket);
+        // Where no tap reaches, the gradient is 0.
+        if accumulate && product.steps == 0 {
+            continue;
+        }
+        product.map.pixels = tile.m as u32;
+        let dy_map = product.map.encode(tile.entry, ("dy", &dy))?;
+        let mut launch = device.launch(tile.entry)?;
+        launch.output(&mut dx).map(&dy_map).map(&filter_map).input(&count);
+        launch.scalar(shape.c as i32).scalar(shape.k as i32);
+        launch.scalar(class.pixels[0] as i32).scalar(class.pixels[1] as i32);
+        launch.scalar(class.lower[0] as i32).scalar(class.lower[1] as i32).scalar(class.tap_offset as i32);
+        launch.scalar(class.taps[0] as i32).scalar(class.taps[1] as i32);
+        launch.scalar((class.last_tap[0] * shape.s + class.last_tap[1]) as i32).scalar(shape.s as i32);
+        launch.scalar(shape.stride as i32).scalar(class.first[0] as i32).scalar(class.first[1] as i32);
+        launch.scalar(shape.h as i32).scalar(shape.w as i32).scalar(i32::from(accumulate));
+        // SAFETY: the arguments are the kernel's, in order and type; it writes at most the class's pixels of the bucket's
+        // images in `dx`, and reads through maps of `dy` and `filter`.
+        unsafe { launch.run(image_grid(device, &product, tile), || describe(shape, bucket)) }?;
     }
-    launch.scalar(i32::from(accumulate));
-    // SAFETY: the arguments are the kernel's, in order and type; it writes at most the bucket's rows of `dx`, and reads
-    // through maps of `dy` and `filter`.
-    unsafe { launch.run(image_grid(device, &product, tile), || describe(shape, bucket)) }
+    Ok(())
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -317,7 +398,7 @@ pub(super) fn wgrad<E: Element>(
 ) -> Result<(), CudaError> {
     let Batch { bucket, count } = batch;
     let (tile, splits, numel) = (find(Pass::Wgrad, algorithm.tile), algorithm.splits, shape.filter_len());
-    let product = Product::new(shape, Pass::Wgrad, bucket);
+    let product = Product::over_x(shape, Pass::Wgrad, bucket);
     check_access::<E>(algorithm, device, shape, Pass::Wgrad, bucket, 0);
     let x_map = product.map.encode(tile.entry, ("x", &x))?;
     let pixels = bucket * shape.p() * shape.q();
@@ -390,10 +471,38 @@ mod tests {
     }
 
     #[test]
+    fn taps_and_classes_meet_as_in_the_definition() {
+        for (stride, pad, dilation, r, s) in
+            [(1, 1, 1, 3, 3), (1, 2, 2, 3, 1), (2, 1, 1, 3, 3), (3, 2, 1, 2, 5)]
+        {
+            let shape = Conv2dShape { h: 9, w: 11, r, s, stride, pad, dilation, ..LARGE };
+            for class in Class::all(&shape) {
+                for (i, taps) in [r, s].into_iter().enumerate() {
+                    let reached = |h: usize, tap: usize| {
+                        let at = (h + pad) as i64 - (dilation * tap) as i64;
+                        (at % stride as i64 == 0).then_some(at / stride as i64)
+                    };
+                    for j in 0..class.pixels[i] {
+                        let expected =
+                            (0..taps).rev().filter_map(|tap| reached(j * stride + class.first[i], tap));
+                        let walk = (0..class.taps[i]).map(|t| {
+                            let tap = class.last_tap[i] - t * stride;
+                            let p = class.lower[i] + (j + t * class.tap_offset) as i64;
+                            assert_eq!(reached(j * stride + class.first[i], tap), Some(p), "{shape:?}");
+                            p
+                        });
+                        assert!(walk.eq(expected), "{shape:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn wgrad_keeps_the_device_busy() {
         for shape in [LARGE, Conv2dShape { k: 64, c: 64, ..LARGE }, Conv2dShape { h: 7, w: 7, ..LARGE }] {
             let (algorithm, _) = choose(MULTIPROCESSORS, &shape, Pass::Wgrad, 64);
-            let tiles = Product::new(&shape, Pass::Wgrad, 64).tiles(find(Pass::Wgrad, algorithm.tile));
+            let tiles = Product::over_x(&shape, Pass::Wgrad, 64).tiles(find(Pass::Wgrad, algorithm.tile));
             let blocks = tiles * algorithm.splits;
             let rounds = blocks.div_ceil(MULTIPROCESSORS);
             assert!(5 * blocks >= 4 * rounds * MULTIPROCESSORS, "{blocks} blocks of {shape:?}");
