@@ -11,6 +11,8 @@
 
 #include "row_tiles.cuh"
 
+#include <cmath>
+
 struct MaxPool {
     int h, w, p, q, window, stride, pad;
 };

@@ -31,11 +31,6 @@ __device__ __forceinline__ void store_run(T* to, const Run<T, kLen>& run) {
     *reinterpret_cast<Run<T, kLen>*>(to) = run;
 }
 
-// Images that there are.
-__device__ __forceinline__ int64_t images_of(const int32_t* num_images, int max_images) {
-    return min(max(*num_images, 0), max_images);
-}
-
 // What one thread has of its block's tile: channels [column, column + kLen) of the rows first, first + step, ... below
 // end. Blocks along x are tiles, blocks along y are blocks of width * kLen channels. A thread without channels has no rows.
 struct RowTile {
