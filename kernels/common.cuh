@@ -44,3 +44,19 @@ struct alignas(16) Pack {
     static constexpr int kLen = 16 / sizeof(T);
     T at[kLen];
 };
+
+// Packs are loaded and stored where they are aligned.
+template <class T>
+__device__ __forceinline__ Pack<T> load_pack(const T* from) {
+    return *reinterpret_cast<const Pack<T>*>(from);
+}
+
+template <class T>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
+    *reinterpret_cast<Pack<T>*>(to) = pack;
+}
+
+// Images of a batch that there are.
+__device__ __forceinline__ int64_t images_of(const int32_t* num_images, int max_images) {
+    return min(max(*num_images, 0), max_images);
+}

@@ -6,8 +6,11 @@ use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, Grid, Launch, c
 /// Threads of a block.
 const THREADS: usize = 256;
 
-/// Most threads of a block side by side along the channels: 1 KiB of a row.
+/// Most threads of a block side by side along the channels.
 const MAX_WIDTH: usize = 64;
+
+/// Channels of a thread where they can be loaded and stored at once.
+pub(crate) const RUN_LEN: usize = 4;
 
 /// Tiles that a large tensor is cut into: some for every multiprocessor of the largest GPUs.
 const TILES: usize = 2112;
@@ -29,7 +32,7 @@ pub(crate) const fn pack_len<E: Element>() -> usize {
 /// Rows of a tile of at most `rows` rows of `c` channels.
 pub(crate) fn tile_rows(rows: usize, c: usize) -> usize {
     let [fewest, most] = TILE_ROWS;
-    let column_blocks = c.div_ceil(MAX_WIDTH * PACK_BYTES / size_of::<f32>());
+    let column_blocks = c.div_ceil(MAX_WIDTH * RUN_LEN);
     let least = (MIN_TILE_LEN / c.max(1)).clamp(fewest, most);
     rows.saturating_mul(column_blocks).div_ceil(TILES).clamp(least, most).next_multiple_of(fewest)
 }
@@ -63,20 +66,20 @@ pub(crate) struct RowTiles {
     c: i32,
     tile_rows: i32,
     width: i32,
-    packs: bool,
+    runs: bool,
     blocks: [u32; 3],
 }
 
 impl RowTiles {
-    /// Packs are used if `packs` allows it: rows and addresses must be whole packs.
-    pub(crate) fn new<E: Element>(
+    /// `runs` tells whether channels can be loaded [`RUN_LEN`] at once: see [`runs`].
+    pub(crate) fn new(
         kernel: &'static str,
         batch: Batch<'_>,
         (pixels, c): (usize, usize),
         tile_rows: usize,
-        packs: bool,
+        runs: bool,
     ) -> Result<Self, CudaError> {
-        let vectors = if packs { c / pack_len::<E>() } else { c };
+        let vectors = if runs { c / RUN_LEN } else { c };
         let column_blocks = vectors.div_ceil(MAX_WIDTH);
         let width = vectors.div_ceil(column_blocks.max(1));
         let tiles = batch.bucket.saturating_mul(pixels).div_ceil(tile_rows.max(1));
@@ -85,7 +88,7 @@ impl RowTiles {
             c: int(kernel, "channels", c)?,
             tile_rows: int(kernel, "tile_rows", tile_rows)?,
             width: int(kernel, "channels", width)?,
-            packs,
+            runs,
             blocks: [int(kernel, "tiles", tiles)? as u32, int(kernel, "channels", column_blocks)? as u32, 1],
         })
     }
@@ -99,11 +102,17 @@ impl RowTiles {
         Grid { blocks: self.blocks, threads: THREADS as u32, shared_bytes: 0 }
     }
 
-    /// Adds the arguments `num_images`, `max_images`, `pixels`, `c`, `tile_rows`, `width`, `packs`.
+    /// Adds the arguments `num_images`, `max_images`, `pixels`, `c`, `tile_rows`, `width`, `runs`.
     pub(crate) fn push(&self, launch: &mut Launch<'_>, batch: Batch<'_>) {
         launch.input(&batch.count).scalar(batch.bucket as i32).scalar(self.pixels).scalar(self.c);
-        launch.scalar(self.tile_rows).scalar(self.width).scalar(i32::from(self.packs));
+        launch.scalar(self.tile_rows).scalar(self.width).scalar(i32::from(self.runs));
     }
+}
+
+/// Whether rows of `c` elements that start at these addresses (null is one) fall into runs of [`RUN_LEN`].
+pub(crate) fn runs<E: Element>(c: usize, addresses: &[u64]) -> bool {
+    let bytes = (RUN_LEN * size_of::<E>()) as u64;
+    c.is_multiple_of(RUN_LEN) && addresses.iter().all(|address| address % bytes == 0)
 }
 
 /// Whether rows of `c` elements at these addresses are whole packs.

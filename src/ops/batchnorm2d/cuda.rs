@@ -5,7 +5,7 @@
 
 use super::{EPS, MOMENTUM};
 use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
-use crate::ops::row_tiles::{Merge, RowTiles, check_batch, check_room, int, packs, tile_rows};
+use crate::ops::row_tiles::{Merge, RowTiles, check_batch, check_room, int, runs, tile_rows};
 
 /// Extents of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,7 +302,7 @@ impl Extent {
         tile_rows: usize,
         addresses: &[u64],
     ) -> Result<RowTiles, CudaError> {
-        RowTiles::new::<E>(kernel, batch, (self.pixels, self.c), tile_rows, packs::<E>(self.c, addresses))
+        RowTiles::new(kernel, batch, (self.pixels, self.c), tile_rows, runs::<E>(self.c, addresses))
     }
 
     /// Adds the arguments `num_images`, `max_images`, `pixels`, `c`, `tile_rows`, `width`.

@@ -1,7 +1,7 @@
 //! Launches of `kernels/bias.cu`.
 
 use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
-use crate::ops::row_tiles::{Merge, RowTiles, check_batch, check_room, int, packs, tile_rows};
+use crate::ops::row_tiles::{Merge, RowTiles, check_batch, check_room, int, runs, tile_rows};
 
 /// Elements of scratch that [`bias_backward`] needs for batches of this bucket.
 pub fn bias_scratch_len(pixels: usize, k: usize, bucket: usize) -> usize {
@@ -39,9 +39,9 @@ pub fn bias_backward<E: Element>(
     if k == 0 {
         return Ok(());
     }
-    let packs = packs::<E>(k, &[dy.address(), relu_y.map_or(0, |y| y.address())]);
+    let runs = runs::<E>(k, &[dy.address(), relu_y.map_or(0, |y| y.address())]);
     let tile_rows = tile_rows(rows, k);
-    let grid = RowTiles::new::<E>(kernel, batch, (pixels, k), tile_rows, packs)?;
+    let grid = RowTiles::new(kernel, batch, (pixels, k), tile_rows, runs)?;
     let shapes = || format!("dy [{}, {pixels}, {k}]", batch.bucket);
     if !grid.is_empty() {
         let mut launch = device.launch(kernel)?;

@@ -2,7 +2,7 @@
 
 use super::PadShortcutShape;
 use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
-use crate::ops::row_tiles::{RowTiles, check_batch, int, pack_len, packs, tile_rows};
+use crate::ops::row_tiles::{RUN_LEN, RowTiles, check_batch, int, runs, tile_rows};
 
 /// As [`super::forward`], for the batch's images.
 ///
@@ -72,10 +72,10 @@ fn run<E: Element>(
 ) -> Result<(), CudaError> {
     let PadShortcutShape { c, h, w, k, stride } = *shape;
     let front = shape.copied().start;
-    let whole = [c, k, front].into_iter().all(|channels| channels.is_multiple_of(pack_len::<E>()));
-    let packs = whole && packs::<E>(channels, &[from.address(), to.address()]);
+    let whole = [c, k, front].into_iter().all(|channels| channels.is_multiple_of(RUN_LEN));
+    let runs = whole && runs::<E>(channels, &[from.address(), to.address()]);
     let tile_rows = tile_rows(batch.bucket.saturating_mul(pixels), channels);
-    let grid = RowTiles::new::<E>(kernel, batch, (pixels, channels), tile_rows, packs)?;
+    let grid = RowTiles::new(kernel, batch, (pixels, channels), tile_rows, runs)?;
     if grid.is_empty() {
         return Ok(());
     }

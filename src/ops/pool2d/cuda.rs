@@ -2,7 +2,7 @@
 
 use super::{AdaptiveAvgShape, Pool2dShape};
 use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, Launch, View, ViewMut, check_len};
-use crate::ops::row_tiles::{RowTiles, aligned, check_batch, int, pack_len, packs, tile_rows};
+use crate::ops::row_tiles::{RUN_LEN, RowTiles, check_batch, int, runs, tile_rows};
 
 /// As [`super::max_forward`], for the batch's images.
 ///
@@ -21,10 +21,11 @@ pub fn max_forward<E: Element>(
 ) -> Result<(), CudaError> {
     let kernel = E::entry("max_pool2d_forward_f32", "max_pool2d_forward_bf16");
     check_max(kernel, shape, batch, ("x", x.len()), ("y", y.len()), argmax.len())?;
-    let packs = packs::<E>(shape.c, &[x.address(), y.address()]) && argmax_aligned::<E>(argmax.address());
+    let runs =
+        runs::<E>(shape.c, &[x.address(), y.address()]) && argmax.address().is_multiple_of(RUN_LEN as u64);
     let rows = batch.bucket.saturating_mul(shape.p() * shape.q());
     let tile_rows = tile_rows(rows, shape.c);
-    let grid = RowTiles::new::<E>(kernel, batch, (shape.p() * shape.q(), shape.c), tile_rows, packs)?;
+    let grid = RowTiles::new(kernel, batch, (shape.p() * shape.q(), shape.c), tile_rows, runs)?;
     if grid.is_empty() {
         return Ok(());
     }
@@ -53,9 +54,10 @@ pub fn max_backward<E: Element>(
 ) -> Result<(), CudaError> {
     let kernel = E::entry("max_pool2d_backward_f32", "max_pool2d_backward_bf16");
     check_max(kernel, shape, batch, ("dx", dx.len()), ("dy", dy.len()), argmax.len())?;
-    let packs = packs::<E>(shape.c, &[dx.address(), dy.address()]) && argmax_aligned::<E>(argmax.address());
+    let runs =
+        runs::<E>(shape.c, &[dx.address(), dy.address()]) && argmax.address().is_multiple_of(RUN_LEN as u64);
     let tile_rows = tile_rows(batch.bucket.saturating_mul(shape.h * shape.w), shape.c);
-    let grid = RowTiles::new::<E>(kernel, batch, (shape.h * shape.w, shape.c), tile_rows, packs)?;
+    let grid = RowTiles::new(kernel, batch, (shape.h * shape.w, shape.c), tile_rows, runs)?;
     if grid.is_empty() {
         return Ok(());
     }
@@ -83,9 +85,9 @@ pub fn adaptive_avg_forward<E: Element>(
 ) -> Result<(), CudaError> {
     let kernel = E::entry("avg_pool2d_forward_f32", "avg_pool2d_forward_bf16");
     check_avg(kernel, shape, batch, ("x", x.len()), ("y", y.len()))?;
-    let packs = packs::<E>(shape.c, &[x.address(), y.address()]);
+    let runs = runs::<E>(shape.c, &[x.address(), y.address()]);
     // A thread has a whole bin to sum up, so a block takes few of them.
-    let grid = RowTiles::new::<E>(kernel, batch, (shape.out_h * shape.out_w, shape.c), AVG_TILE_ROWS, packs)?;
+    let grid = RowTiles::new(kernel, batch, (shape.out_h * shape.out_w, shape.c), AVG_TILE_ROWS, runs)?;
     if grid.is_empty() {
         return Ok(());
     }
@@ -113,9 +115,9 @@ pub fn adaptive_avg_backward<E: Element>(
 ) -> Result<(), CudaError> {
     let kernel = E::entry("avg_pool2d_backward_f32", "avg_pool2d_backward_bf16");
     check_avg(kernel, shape, batch, ("dx", dx.len()), ("dy", dy.len()))?;
-    let packs = packs::<E>(shape.c, &[dx.address(), dy.address()]);
+    let runs = runs::<E>(shape.c, &[dx.address(), dy.address()]);
     let tile_rows = tile_rows(batch.bucket.saturating_mul(shape.h * shape.w), shape.c);
-    let grid = RowTiles::new::<E>(kernel, batch, (shape.h * shape.w, shape.c), tile_rows, packs)?;
+    let grid = RowTiles::new(kernel, batch, (shape.h * shape.w, shape.c), tile_rows, runs)?;
     if grid.is_empty() {
         return Ok(());
     }
@@ -129,11 +131,6 @@ pub fn adaptive_avg_backward<E: Element>(
 
 /// Outputs of an average pool that a block has at most.
 const AVG_TILE_ROWS: usize = 8;
-
-/// Whether the argmaxes of a pack of elements start at this address.
-fn argmax_aligned<E: Element>(address: u64) -> bool {
-    aligned(&[address * (16 / pack_len::<E>() as u64)])
-}
 
 fn check_max(
     kernel: &'static str,
