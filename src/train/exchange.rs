@@ -64,15 +64,8 @@ forward_sender!(DgcCompressor);
 /// One state per hosted device.
 pub(crate) enum GradientExchange {
     Dense,
-    TopK {
-        devices: Vec<DeviceCompressor>,
-        gates: Gates,
-        payloads: Payloads,
-    },
-    Dgc {
-        devices: Vec<DgcCompressor>,
-        payloads: Payloads,
-    },
+    TopK { devices: Vec<DeviceCompressor>, gates: Gates, payloads: Payloads },
+    Dgc { devices: Vec<DgcCompressor>, payloads: Payloads },
 }
 
 /// The gates of the hosted devices.

@@ -49,8 +49,10 @@ fn the_program_trains_on_the_gpu_it_finds() {
     let out = tempfile::tempdir().unwrap();
     for precision in ["f32", "bf16"] {
         // Without --device: the GPU is taken because it is there.
-        let output =
-            small_run(emulator, &out.path().join(precision)).args(["--precision", precision]).output().unwrap();
+        let output = small_run(emulator, &out.path().join(precision))
+            .args(["--precision", precision])
+            .output()
+            .unwrap();
         let said = text(&output);
         assert!(output.status.success(), "{said}");
         let record = std::fs::read_to_string(out.path().join(precision).join("run.json")).unwrap();
@@ -63,7 +65,8 @@ fn the_program_trains_on_the_gpu_it_finds() {
 
 #[test]
 fn what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure() {
-    let Some(emulator) = emulator_or_skip("what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure") else {
+    let Some(emulator) = emulator_or_skip("what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure")
+    else {
         return;
     };
     let out = tempfile::tempdir().unwrap();

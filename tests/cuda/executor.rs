@@ -24,25 +24,36 @@ struct Tolerance {
     loss: f64,
     grad: f64,
     stats: f64,
+    /// Also allowed for the gradient: this many times what rounding the parameters alone to bf16 does on the CPU. Batch
+    /// norm over few pixels magnifies rounding, differently in each network and batch.
+    noise: f64,
 }
 
-/// f32: the order of sums differs, and batch norm over few pixels magnifies that in a deep network.
-const F32: Tolerance = Tolerance { loss: 1e-4, grad: 2e-3, stats: 1e-4 };
-/// bf16: every activation and gradient keeps 8 bits (2^-9 each), over some 20 to 50 layers.
-const BF16: Tolerance = Tolerance { loss: 0.03, grad: 0.25, stats: 0.02 };
+/// f32: sums in another order, magnified by batch norm over few pixels (seen: 2e-7 to 3e-4).
+const F32: Tolerance = Tolerance { loss: 1e-4, grad: 1e-3, stats: 1e-5, noise: 0.0 };
+/// bf16: 8 bits of activations, filters and gradients (seen: 0.2 to 1.2 times the noise, which has those of the filters only).
+const BF16: Tolerance = Tolerance { loss: 0.05, grad: 0.02, stats: 0.1, noise: 2.0 };
 
 fn compare<E: Element>(device: &Arc<CudaDevice>, name: &str, plan: &Arc<Plan>, tolerance: &Tolerance) {
     let params = plan.init_params(3);
+    let rounded: Vec<f32> = params.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
     let (mut cpu, mut gpu) = (OnCpu::new(plan), OnGpu::<E>::new(device, plan, &params));
-    // A full bucket, a batch smaller than its bucket in the same graph, and a single image.
-    for (step, n) in [8, 5, 9, 2].into_iter().enumerate() {
+    // A full bucket, a batch smaller than its bucket in the same graph, and another bucket.
+    for (step, n) in [8, 5, 9].into_iter().enumerate() {
         let images = Images::draw(plan, n, step);
+        let mut noise = 0.0;
         let expected = cpu.forward_backward(&images, &params, step as u64);
+        if tolerance.noise > 0.0 {
+            let mut other = OnCpu::new(plan);
+            other.forward_backward(&images, &rounded, step as u64);
+            noise = distance(&other.grad, &cpu.grad);
+        }
         let found = gpu.pass(&images, step as u64, true);
         let apart = (found.loss_sum - expected.loss_sum).abs() / expected.loss_sum;
         assert!(apart <= tolerance.loss, "{name}, {n} images: loss {found:?}, expected {expected:?}");
         let apart = distance(&gpu.grad(), &cpu.grad);
-        assert!(apart <= tolerance.grad, "{name}, {n} images: gradient {apart:.1e} apart");
+        let allowed = tolerance.grad + tolerance.noise * noise;
+        assert!(apart <= allowed, "{name}, {n} images: gradient {apart:.1e} apart, {allowed:.1e} allowed");
         let apart = distance(&gpu.stats(), &cpu.stats);
         assert!(apart <= tolerance.stats, "{name}, {n} images: statistics {apart:.1e} apart");
     }

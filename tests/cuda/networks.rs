@@ -69,7 +69,13 @@ impl OnCpu {
         let len = shape.numel();
         for (i, placement) in images.placements.iter().enumerate() {
             let range = i * len..(i + 1) * len;
-            input::write_image(shape, &images.pixels[range.clone()], &normalizer(), *placement, &mut x[range]);
+            input::write_image(
+                shape,
+                &images.pixels[range.clone()],
+                &normalizer(),
+                *placement,
+                &mut x[range],
+            );
         }
         x
     }

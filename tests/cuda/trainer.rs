@@ -48,7 +48,10 @@ fn compare(name: &str, config: &RunConfig, rtol: f64) {
         assert_eq!(found.compressed, expected.compressed, "{name}, step {step}");
         assert_eq!(found.sent_elements, expected.sent_elements, "{name}, step {step}");
         assert_eq!(found.time_s, expected.time_s, "{name}, step {step}: cluster time");
-        assert!(close(found.loss, expected.loss, rtol), "{name}, step {step}: {found:?} against {expected:?}");
+        assert!(
+            close(found.loss, expected.loss, rtol),
+            "{name}, step {step}: {found:?} against {expected:?}"
+        );
         assert!(
             close(found.grad_norm, expected.grad_norm, 20.0 * rtol),
             "{name}, step {step}: {} {}",
@@ -80,7 +83,8 @@ fn what_has_no_kernels_goes_through_the_host() {
     let mut lars = RunConfig { compression: CompressionConfig::None, ..config() };
     lars.optimizer.kind = OptimizerKind::Lars;
     compare("lars", &lars, 1e-3);
-    let local = RunConfig { compression: CompressionConfig::None, sync: SyncConfig::Local { steps: 2 }, ..config() };
+    let local =
+        RunConfig { compression: CompressionConfig::None, sync: SyncConfig::Local { steps: 2 }, ..config() };
     compare("local SGD", &local, 1e-3);
     let (steps, ..) = run(&RunConfig { compression: dgc, ..config() }, DeviceKind::Cuda);
     assert!(steps.iter().all(|step| step.loss.is_finite()));

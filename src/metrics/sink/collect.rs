@@ -70,7 +70,9 @@ mod tests {
         let mut collector = Collector::default();
         assert!(collector.clone().into_record(10, vec![], 0).is_none());
         let config = RunConfig::default();
-        collector.event(&Event::Start { config: &config, parameters: 7, data_set: "embedded", computed_on: "CPU" }).unwrap();
+        collector
+            .event(&Event::Start { config: &config, parameters: 7, data_set: "embedded", computed_on: "CPU" })
+            .unwrap();
         collector.event(&Event::Step(&StepRecord { step: 1, ..StepRecord::default() })).unwrap();
         let cut = collector.clone().into_record(10, vec![1.0], 9).unwrap();
         assert_eq!((cut.end, cut.steps.len(), cut.parameters_crc32), (EndReason::Interrupted, 1, 9));

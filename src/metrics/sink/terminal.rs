@@ -169,7 +169,13 @@ mod tests {
         let mut config = RunConfig::default();
         config.run.steps = 200;
         let mut sink = Plain::new(&mut out);
-        sink.event(&Event::Start { config: &config, parameters: 272_474, data_set: "embedded", computed_on: "CPU" }).unwrap();
+        sink.event(&Event::Start {
+            config: &config,
+            parameters: 272_474,
+            data_set: "embedded",
+            computed_on: "CPU",
+        })
+        .unwrap();
         for step in 1..=200 {
             let record = StepRecord { step, wall_s: step as f64, global_batch: 300, ..StepRecord::default() };
             sink.event(&Event::Step(&record)).unwrap();

@@ -65,7 +65,8 @@ impl<E: Element> CudaExecutor<E> {
             }
         }
         let dfilter = grad.view_mut().part(plan.params()[*filter].range.clone());
-        let [x, dy_view] = [plan.slot(layer.x).range(bucket), dy.clone()].map(|range| arena.view().slice(range));
+        let [x, dy_view] =
+            [plan.slot(layer.x).range(bucket), dy.clone()].map(|range| arena.view().slice(range));
         conv2d::cuda::wgrad(device, shape, batch, x, dy_view, dfilter, scratch.view_mut())?;
         let (dx, accumulate) = match slots.dx {
             GradTarget::Skip => return Ok(()),

@@ -66,8 +66,10 @@ impl<E: Element> Buffers<E> {
                 largest(&|layer, bucket| partials_len::<E>(device, plan, layer, bucket)),
                 "batch-norm statistics",
             )?,
-            scratch: device
-                .zeros(largest(&|layer, bucket| scratch_len::<E>(device, plan, layer, bucket)), "partial sums")?,
+            scratch: device.zeros(
+                largest(&|layer, bucket| scratch_len::<E>(device, plan, layer, bucket)),
+                "partial sums",
+            )?,
         })
     }
 
@@ -138,7 +140,8 @@ fn partials_len<E: Element>(device: &CudaDevice, plan: &Plan, layer: &Layer, buc
 fn scratch_len<E: Element>(device: &CudaDevice, plan: &Plan, layer: &Layer, bucket: usize) -> usize {
     match &layer.op {
         Op::Conv2d { shape, bias, .. } => {
-            let bias = bias.map_or(0, |_| linear::cuda::bias_scratch_len(pixels(plan, layer), shape.k, bucket));
+            let bias =
+                bias.map_or(0, |_| linear::cuda::bias_scratch_len(pixels(plan, layer), shape.k, bucket));
             conv2d::cuda::scratch_len::<E>(device, shape, bucket).max(bias)
         }
         Op::BatchNorm2d { .. } => batchnorm2d::cuda::backward_scratch_len(extent(plan, layer), bucket),

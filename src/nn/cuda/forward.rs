@@ -23,13 +23,7 @@ impl<E: Element> CudaExecutor<E> {
         Ok(())
     }
 
-    fn conv_forward(
-        &mut self,
-        i: usize,
-        layer: &Layer,
-        bucket: usize,
-        mode: Mode,
-    ) -> Result<(), CudaError> {
+    fn conv_forward(&mut self, i: usize, layer: &Layer, bucket: usize, mode: Mode) -> Result<(), CudaError> {
         let Self { device, plan, buffers, header, .. } = self;
         let Op::Conv2d { shape, bias, relu, .. } = &layer.op else {
             unreachable!("{} is no convolution", layer.name)
@@ -104,13 +98,7 @@ impl<E: Element> CudaExecutor<E> {
     }
 
     /// Layers without parameters.
-    fn plain_forward(
-        &mut self,
-        i: usize,
-        layer: &Layer,
-        bucket: usize,
-        mode: Mode,
-    ) -> Result<(), CudaError> {
+    fn plain_forward(&mut self, i: usize, layer: &Layer, bucket: usize, mode: Mode) -> Result<(), CudaError> {
         let Self { device, plan, buffers, header, .. } = self;
         let batch = Batch { bucket, count: header.count() };
         let Buffers { arena, argmax, .. } = buffers;

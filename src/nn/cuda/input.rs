@@ -121,7 +121,12 @@ impl<E: Element> CudaExecutor<E> {
             check_len("input", "the batch", n, plan.max_batch())?;
         }
         let words = LABELS + n;
-        host_header.0[..LABELS].copy_from_slice(&[n as u32, 0, batch.dropout_index as u32, (batch.dropout_index >> 32) as u32]);
+        host_header.0[..LABELS].copy_from_slice(&[
+            n as u32,
+            0,
+            batch.dropout_index as u32,
+            (batch.dropout_index >> 32) as u32,
+        ]);
         host_header.0[LABELS..words].copy_from_slice(batch.labels);
         let Slots { copy_stream, slots, next } = slots;
         let slot = &mut slots[*next];

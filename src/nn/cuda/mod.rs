@@ -21,8 +21,8 @@ use crate::nn::Plan;
 use crate::ops::input::Normalizer;
 use crate::ops::softmax_xent;
 use buffers::Buffers;
-pub use input::{HostBatch, HostHeader};
 use input::{Header, Slots};
+pub use input::{HostBatch, HostHeader};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -2,10 +2,10 @@
 
 use super::{
     Aggregation, ArrivalConfig, BatchConfig, BatchNormStatistics, BatchPolicy, BufferConfig, BufferPolicy,
-    ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig, Precision,
+    ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig,
     GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig, OptimizerConfig,
-    OptimizerKind, Partition, RatesConfig, RunConfig, ScheduleConfig, Stem, SyncConfig, TopKConfig,
-    TopKScope, ValueCoding,
+    OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig, Stem, SyncConfig,
+    TopKConfig, TopKScope, ValueCoding,
 };
 
 impl Default for RunConfig {

@@ -12,8 +12,8 @@ use crate::comm::Communicator;
 use crate::device::{Device, DeviceError};
 use crate::error::Result;
 use crate::nn::{DropoutSeed, Plan};
-use crate::ops::softmax_xent::LossStats;
 use crate::ops::input::Normalizer;
+use crate::ops::softmax_xent::LossStats;
 use crate::train::config::{Precision, RunConfig};
 use cuda::CudaEngine;
 use half::bf16;
@@ -113,7 +113,9 @@ pub(crate) fn open(
     let (cluster, devices) = (&config.cluster, config.cluster.devices);
     let normalizer = normalizer.clone();
     Ok(match (Device::open(cluster.device)?, cluster.precision) {
-        (Device::Cpu, Precision::F32) => Box::new(cpu::CpuEngine::new(config, plan, start, devices, devices)?),
+        (Device::Cpu, Precision::F32) => {
+            Box::new(cpu::CpuEngine::new(config, plan, start, devices, devices)?)
+        }
         (Device::Cpu, Precision::Bf16) => return Err(DeviceError::CpuPrecision.into()),
         (Device::Cuda(gpu), Precision::F32) => {
             Box::new(CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices)?)

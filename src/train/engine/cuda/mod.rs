@@ -54,8 +54,7 @@ impl<E: Element> CudaEngine<E> {
         world_size: usize,
     ) -> Result<Self> {
         let device = Arc::new(device);
-        let mut executor =
-            CudaExecutor::new(Arc::clone(&device), Arc::clone(plan), normalizer, config.seed)?;
+        let mut executor = CudaExecutor::new(Arc::clone(&device), Arc::clone(plan), normalizer, config.seed)?;
         device.copy_from_host(&params, executor.params_and_grad().0)?;
         let header = || HostHeader::new(&device, plan.max_batch());
         Ok(Self {
