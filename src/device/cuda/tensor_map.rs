@@ -61,7 +61,8 @@ pub(crate) fn tiled_map<E: Element, const RANK: usize, const OUTER: usize>(
     extents: [usize; RANK],
     copied: [u32; OUTER],
 ) -> Result<sys::CUtensorMap, CudaError> {
-    const { assert!(RANK <= MAX_RANK && RANK == OUTER + 1 && E::IS_BF16) };
+    const { assert!(RANK <= MAX_RANK && RANK == OUTER + 1) };
+    assert!(E::IS_BF16, "{kernel}: tensor maps are of bf16");
     let layout = Layout::new(&extents);
     let mut taken = [ROW_LEN; MAX_RANK];
     for (taken, copied) in taken[1..].iter_mut().zip(copied.iter().rev()) {
@@ -139,7 +140,7 @@ impl ImageMap {
         kernel: &'static str,
         tensor: (&'static str, &View<'_, E>),
     ) -> Result<sys::CUtensorMap, CudaError> {
-        const { assert!(E::IS_BF16) };
+        assert!(E::IS_BF16, "{kernel}: tensor maps are of bf16");
         let layout = Layout::new(&self.extents);
         // The driver counts the corners' directions as it does extents, innermost first: width, then height.
         let innermost_first = |[down, right]: [i64; 2]| [right as i32, down as i32];
