@@ -128,7 +128,9 @@ impl ImageMap {
     pub(crate) fn is_expressible(&self) -> bool {
         let corners = [self.lower, self.upper()];
         let byte = |corner: &i64| (-128..=127).contains(corner);
-        corners.as_flattened().iter().all(byte) && (1..=8).contains(&self.stride) && self.extents[3] % 8 == 0
+        corners.as_flattened().iter().all(byte)
+            && (1..=8).contains(&self.stride)
+            && self.extents[3].is_multiple_of(8)
     }
 
     /// The map of a tensor.
