@@ -77,6 +77,9 @@ fn merge(statistics: &[f32], rows: usize, tile_rows: usize, k: usize) -> Vec<(f6
 
 fn check_statistics<E: Stored>(y: &[E], statistics: &[f32], tile_rows: usize, k: usize, what: &str) {
     let rows = y.len() / k;
+    if rows == 0 {
+        return; // no tile was written, which `run` has checked
+    }
     for (channel, (mean, variance)) in merge(statistics, rows, tile_rows, k).into_iter().enumerate() {
         // Of the stored values, in two passes over all of them.
         let column = || y.iter().skip(channel).step_by(k).map(|y| f64::from(y.value()));
