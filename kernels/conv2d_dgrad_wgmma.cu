@@ -15,7 +15,7 @@
 // Cost       2 * N*h*w * C * taps * K FLOP a class, over all classes of a stride 2 as much as fprop; 2 bytes each of dy,
 //            filter and dx at least (4 of dx with accumulate): bound by matrix instructions from taps * K = 600 up, by
 //            memory below
-// See        src/ops/conv2d/cuda/wgmma.rs, kernels/conv2d_images_wgmma.cuh, tests/kernels/conv2d_dgrad_wgmma.rs
+// See        src/ops/conv2d/cuda/wgmma/, kernels/conv2d_images_wgmma.cuh, tests/kernels/conv2d_dgrad_wgmma.rs
 
 #include "conv2d_images_wgmma.cuh"
 

@@ -10,7 +10,7 @@
 //            threads, sm_90a; dynamic shared memory: stages * (M + N) * 128 + 16384 + M * N / 2 + stages * 16 bytes
 // Cost       2 * N*P*Q * K * R*S*C FLOP; 2 bytes each of x, filter and y at least: bound by matrix instructions from about
 //            R*S*C = 600 up, by memory below; each tile reads (M + N) * 128 bytes of L2 for M * N * 128 FLOP
-// See        src/ops/conv2d/cuda/wgmma.rs, kernels/conv2d_images_wgmma.cuh, tests/kernels/conv2d_fprop_wgmma.rs
+// See        src/ops/conv2d/cuda/wgmma/, kernels/conv2d_images_wgmma.cuh, tests/kernels/conv2d_fprop_wgmma.rs
 
 #include "conv2d_images_wgmma.cuh"
 

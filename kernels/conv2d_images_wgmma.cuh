@@ -54,7 +54,7 @@ template <bool kDgrad, int kTileM, int kTileN, int kStages>
 struct ImageTile {
     static constexpr int kStageBytes = (kTileM + kTileN) * kRowBytes;
     static constexpr int kSubtiles = kTileM / 64 / kConsumerGroups;  // of 64 rows, of a warpgroup
-    static constexpr int kParts = kTileM / 16;                 // rows of a warp, for the statistics
+    static constexpr int kParts = kTileM / 16;                       // rows of a warp, for the statistics
     static constexpr int kStatisticsOffset = kStages * kStageBytes + kConsumerWarps * kStagingBytes;
     static constexpr int kBarrierOffset = kStatisticsOffset + kParts * 2 * kTileN * static_cast<int>(sizeof(float));
     using Stages = Ring<kStages, kStageBytes>;

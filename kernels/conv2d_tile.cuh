@@ -71,7 +71,8 @@ struct Wide {
 // ---- Sources: a thread's chunks of an operand, step after step ------------------------------------------------------
 //
 // For each pass: inside() says whether the chunk is not padding, address() where it lies if so; next() goes on to the next
-// pass, next_step() to the next step. element() loads one element of a chunk, padding or not. What the loop needs is advanced
+// pass, next_step() to the next step. element() loads one element of a chunk, padding or not; whole() says whether chunks are
+// padding or not as a whole, and aligned. What the loop needs is advanced
 // by additions; only where a tap ends is it computed anew.
 
 // A filter tap and a channel, in the order in which depth runs over them.
@@ -142,6 +143,7 @@ struct Pixels {
         shift_w = tap.s * window.tap_step;
         shift = (tap.r * window.w + tap.s) * window.tap_step * window.c + tap.c;
     }
+    __device__ __forceinline__ bool whole() const { return window.c % TileT::kLanes == 0; }
     __device__ __forceinline__ bool inside(int pass) const {
         return within(h[pass] + shift_h, window.h) && within(w[pass] + shift_w, window.w);
     }
@@ -180,6 +182,7 @@ struct FilterRows {
         columns = columns_ - column;
         depth_left = depth - begin;
     }
+    __device__ __forceinline__ bool whole() const { return depth % TileT::kLanes == 0; }
     __device__ __forceinline__ bool inside(int pass) const { return pass * Layout::kRowsPerPass < columns && depth_left > 0; }
     __device__ __forceinline__ const T* address(int pass) const {
         return at + static_cast<int64_t>(pass * Layout::kRowsPerPass) * depth;
@@ -220,6 +223,7 @@ struct FilterTaps {
         place();
     }
     __device__ __forceinline__ void place() { offset = tap.c * pitch + tap.r * tap_h + tap.s * tap_w; }
+    __device__ __forceinline__ bool whole() const { return columns % TileT::kLanes == 0; }
     __device__ __forceinline__ bool inside(int) const { return tap.r < end_r; }
     __device__ __forceinline__ const T* address(int) const { return filter + offset; }
     __device__ __forceinline__ T element(int, int e) const {
@@ -256,6 +260,7 @@ struct PixelChannels {
         channels = pitch - channel;
         pixels_left = channels > 0 ? end - pixel : 0;
     }
+    __device__ __forceinline__ bool whole() const { return pitch % TileT::kLanes == 0; }
     __device__ __forceinline__ bool inside(int) const { return pixels_left > 0; }
     __device__ __forceinline__ const T* address(int) const { return at; }
     __device__ __forceinline__ T element(int, int e) const {
@@ -314,6 +319,7 @@ struct PixelTaps {
         wrap_line = stride * row - static_cast<int64_t>(wrap_w) * conv.c;
         wrap_n = (conv.h - wrap_h) * row;
     }
+    __device__ __forceinline__ bool whole() const { return channels % TileT::kLanes == 0; }
     __device__ __forceinline__ bool inside(int) const { return pixels_left > 0 && within(h, image_h) && within(w, image_w); }
     __device__ __forceinline__ const T* address(int) const { return at; }
     __device__ __forceinline__ T element(int, int e) const {
@@ -365,8 +371,17 @@ struct Gathered {
     __device__ __forceinline__ void load(Source& source) {
 #pragma unroll
         for (int pass = 0; pass < Source::Layout::kPasses; ++pass) {
+            if (source.whole()) {
+                if (source.inside(pass)) {
+                    chunk[pass] = *reinterpret_cast<const Pack<T>*>(source.address(pass));
+                } else {
 #pragma unroll
-            for (int e = 0; e < Pack<T>::kLen; ++e) chunk[pass].at[e] = source.element(pass, e);
+                    for (int e = 0; e < Pack<T>::kLen; ++e) chunk[pass].at[e] = from_float<T>(0.0f);
+                }
+            } else {
+#pragma unroll
+                for (int e = 0; e < Pack<T>::kLen; ++e) chunk[pass].at[e] = source.element(pass, e);
+            }
             source.next(pass);
         }
         source.next_step();

@@ -10,7 +10,7 @@
 //            memory: stages * (M + N) * 128 + stages * 16 bytes. The sum: 1-D grid-stride loop, any block size
 // Cost       2 * N*P*Q * K * R*S*C FLOP; 2 bytes each of x and dy at least, and 8 * splits * K*R*S*C bytes for the partial
 //            sums; each tile reads (M + N) * 128 bytes of L2 for M * N * 128 FLOP
-// See        src/ops/conv2d/cuda/wgmma.rs, kernels/wgmma_pipeline.cuh, tests/kernels/conv2d_wgrad_wgmma.rs
+// See        src/ops/conv2d/cuda/wgmma/, kernels/wgmma_pipeline.cuh, tests/kernels/conv2d_wgrad_wgmma.rs
 
 #include "wgmma_pipeline.cuh"
 

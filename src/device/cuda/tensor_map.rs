@@ -62,7 +62,7 @@ pub(crate) fn tiled_map<E: Element, const RANK: usize, const OUTER: usize>(
     copied: [u32; OUTER],
 ) -> Result<sys::CUtensorMap, CudaError> {
     const { assert!(RANK <= MAX_RANK && RANK == OUTER + 1) };
-    assert!(E::IS_BF16, "tensor maps are of bf16");
+    assert!(E::IS_BF16, "{kernel}: tensor maps are of bf16");
     let layout = Layout::new(&extents);
     let mut taken = [ROW_LEN; MAX_RANK];
     for (taken, copied) in taken[1..].iter_mut().zip(copied.iter().rev()) {
@@ -128,7 +128,9 @@ impl ImageMap {
     pub(crate) fn is_expressible(&self) -> bool {
         let corners = [self.lower, self.upper()];
         let byte = |corner: &i64| (-128..=127).contains(corner);
-        corners.as_flattened().iter().all(byte) && (1..=8).contains(&self.stride) && self.extents[3] % 8 == 0
+        corners.as_flattened().iter().all(byte)
+            && (1..=8).contains(&self.stride)
+            && self.extents[3].is_multiple_of(8)
     }
 
     /// The map of a tensor.
@@ -140,7 +142,7 @@ impl ImageMap {
         kernel: &'static str,
         tensor: (&'static str, &View<'_, E>),
     ) -> Result<sys::CUtensorMap, CudaError> {
-        assert!(E::IS_BF16, "tensor maps are of bf16");
+        assert!(E::IS_BF16, "{kernel}: tensor maps are of bf16");
         let layout = Layout::new(&self.extents);
         // The driver counts the corners' directions as it does extents, innermost first: width, then height.
         let innermost_first = |[down, right]: [i64; 2]| [right as i32, down as i32];

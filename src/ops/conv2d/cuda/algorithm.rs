@@ -205,7 +205,7 @@ fn choose<E: Element>(
     let mut best = Algorithm { tile: tiles[0], splits: 1 };
     let mut best_cycles = f64::INFINITY;
     for &tile in tiles {
-        let steps = product.depth.div_ceil(step::<E>());
+        let steps = product.depth.div_ceil(step::<E>()).max(1);
         let most = (steps / MIN_STEPS).clamp(1, MAX_SPLITS);
         let mut splits = 1;
         while splits <= most {

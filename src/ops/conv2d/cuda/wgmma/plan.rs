@@ -1,22 +1,18 @@
-//! Launches of `kernels/conv2d_*_wgmma.cu`: convolutions in bf16 by Hopper's warpgroup instructions, and their estimates.
+//! Which of the Hopper kernels compute a pass, on what, and how long that should take.
 
-use super::Epilogue;
-use super::algorithm::{Algorithm, Pass, Tile, classes};
-use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, Grid, ImageMap, View, ViewMut, tiled_map};
+use super::super::algorithm::{Algorithm, Pass, Tile, classes};
+use crate::device::cuda::{CudaDevice, Element, ImageMap};
 use crate::shape::Conv2dShape;
-use cudarc::driver::sys::CUtensorMap;
 
 /// Rows that one entry of fprop's statistics covers; the kernel's constant.
-pub(super) const STATISTICS_ROWS: usize = 128;
+pub(in super::super) const STATISTICS_ROWS: usize = 128;
 
-/// Threads of a block: a warpgroup that copies and two that compute.
-const BLOCK_SIZE: u32 = 384;
 /// Bytes of a swizzled row of 64 bf16.
-const ROW_BYTES: usize = 128;
+pub(super) const ROW_BYTES: usize = 128;
 /// Elements of such a row; rows of a panel.
-const PANEL: usize = 64;
+pub(super) const PANEL: usize = 64;
 /// What the consumers' 8 warps stage, 16 rows each, on the way out.
-const STAGING_BYTES: usize = 8 * 16 * ROW_BYTES;
+pub(super) const STAGING_BYTES: usize = 8 * 16 * ROW_BYTES;
 
 /// Multiply-accumulates of a multiprocessor in a cycle.
 const MACS_PER_CYCLE: f64 = 2048.0;
@@ -36,11 +32,11 @@ const MAX_SPLITS: usize = 256;
 const MIN_STEPS: usize = 4;
 
 /// A compiled tile: rows and columns that a block computes at a time, and the stages of its pipeline.
-struct Compiled {
-    m: usize,
-    n: usize,
+pub(super) struct Compiled {
+    pub(super) m: usize,
+    pub(super) n: usize,
     stages: usize,
-    entry: &'static str,
+    pub(super) entry: &'static str,
 }
 
 macro_rules! tiles {
@@ -70,7 +66,7 @@ const WGRAD: [Compiled; 8] = tiles!(
     (64, 128, 6),
     (64, 64, 6)
 );
-const WGRAD_SUM: &str = "conv2d_wgrad_wgmma_sum_f32";
+pub(super) const WGRAD_SUM: &str = "conv2d_wgrad_wgmma_sum_f32";
 
 const fn compiled(pass: Pass) -> &'static [Compiled] {
     match pass {
@@ -80,18 +76,18 @@ const fn compiled(pass: Pass) -> &'static [Compiled] {
     }
 }
 
-fn find(pass: Pass, tile: Tile) -> &'static Compiled {
+pub(super) fn find(pass: Pass, tile: Tile) -> &'static Compiled {
     let fits = |compiled: &&Compiled| compiled.m == tile.rows() && compiled.n == tile.columns();
     compiled(pass).iter().find(fits).unwrap_or_else(|| panic!("{pass:?} has no kernel for {tile:?}"))
 }
 
 /// Rows and columns of the tiles of a pass.
-pub(super) fn tiles(pass: Pass) -> impl Iterator<Item = (usize, usize)> {
+pub(in super::super) fn tiles(pass: Pass) -> impl Iterator<Item = (usize, usize)> {
     compiled(pass).iter().map(|compiled| (compiled.m, compiled.n))
 }
 
 /// The entry point of a tile.
-pub(super) fn kernel(pass: Pass, tile: Tile) -> &'static str {
+pub(in super::super) fn kernel(pass: Pass, tile: Tile) -> &'static str {
     find(pass, tile).entry
 }
 
@@ -102,7 +98,7 @@ impl Compiled {
         products.max(((self.m + self.n) * ROW_BYTES) as f64 / L2_BYTES_PER_CYCLE)
     }
 
-    fn ring_bytes(&self) -> usize {
+    pub(super) fn ring_bytes(&self) -> usize {
         self.stages * ((self.m + self.n) * ROW_BYTES + 2 * size_of::<u64>())
     }
 
@@ -112,32 +108,32 @@ impl Compiled {
 }
 
 /// fprop, wgrad, or one of dgrad's classes as a matrix product, and how its image is walked: x, or dgrad's dy.
-struct Product {
+pub(super) struct Product {
     rows: usize,
     /// For wgrad in panels, of 64 input channels at one place of the filter.
     columns: usize,
     /// Of 64 of gemm_k.
-    steps: usize,
-    map: ImageMap,
+    pub(super) steps: usize,
+    pub(super) map: ImageMap,
 }
 
 /// Pixels of dx with the same remainders by the stride, as the same taps reach them.
-struct Class {
+pub(super) struct Class {
     /// The first of them, down and right.
-    first: [usize; 2],
+    pub(super) first: [usize; 2],
     /// How many, in an image.
-    pixels: [usize; 2],
+    pub(super) pixels: [usize; 2],
     /// How many taps; the last of them, which is taken first, in the filter; where it reads for the first pixel, in dy.
-    taps: [usize; 2],
-    last_tap: [usize; 2],
-    lower: [i64; 2],
+    pub(super) taps: [usize; 2],
+    pub(super) last_tap: [usize; 2],
+    pub(super) lower: [i64; 2],
     /// Pixels of dy between taps.
-    tap_offset: usize,
+    pub(super) tap_offset: usize,
 }
 
 impl Class {
     /// The classes that have pixels.
-    fn all(shape: &Conv2dShape) -> impl Iterator<Item = Self> {
+    pub(super) fn all(shape: &Conv2dShape) -> impl Iterator<Item = Self> {
         let [down, right] = classes(shape);
         (0..down * right).map(move |i| Self::new(shape, [i / right, i % right]))
     }
@@ -155,7 +151,8 @@ impl Class {
         };
         for (i, (extent, taps)) in [(shape.h, shape.r), (shape.w, shape.s)].into_iter().enumerate() {
             class.pixels[i] = (extent - first[i]).div_ceil(stride);
-            let reaches = |tap: &usize| (first[i] + pad + (stride - 1) * dilation * tap) % stride == 0;
+            let reaches =
+                |tap: &usize| (first[i] + pad + (stride - 1) * dilation * tap).is_multiple_of(stride);
             let mut reaching = (0..taps).filter(reaches);
             class.taps[i] = reaching.clone().count();
             if let Some(last) = reaching.next_back() {
@@ -166,7 +163,7 @@ impl Class {
         class
     }
 
-    fn product(&self, shape: &Conv2dShape, bucket: usize) -> Product {
+    pub(super) fn product(&self, shape: &Conv2dShape, bucket: usize) -> Product {
         let [h, w] = self.pixels;
         let map = ImageMap {
             extents: [bucket, shape.p(), shape.q(), shape.k],
@@ -189,7 +186,7 @@ impl Product {
         }
     }
 
-    fn over_x(shape: &Conv2dShape, pass: Pass, bucket: usize) -> Self {
+    pub(super) fn over_x(shape: &Conv2dShape, pass: Pass, bucket: usize) -> Self {
         let (p, q, taps) = (shape.p(), shape.q(), shape.r * shape.s);
         let map = ImageMap {
             extents: [bucket, shape.h, shape.w, shape.c],
@@ -208,7 +205,7 @@ impl Product {
         }
     }
 
-    fn tiles(&self, tile: &Compiled) -> usize {
+    pub(super) fn tiles(&self, tile: &Compiled) -> usize {
         self.rows.div_ceil(tile.m) * self.columns.div_ceil(tile.n)
     }
 
@@ -242,7 +239,7 @@ impl Product {
 
 /// Whether these kernels compute this pass: on Hopper, in bf16, C and K multiples of 8 (rows of 16 bytes), what tensor
 /// maps can express, pixels that 31 bits count, and for dgrad no dilation with a stride.
-pub(super) fn supports<E: Element>(
+pub(in super::super) fn supports<E: Element>(
     device: &CudaDevice,
     shape: &Conv2dShape,
     pass: Pass,
@@ -262,7 +259,7 @@ pub(super) fn supports<E: Element>(
 }
 
 /// The tile, and for wgrad the parts of its pixels, of fewest estimated cycles, and these.
-pub(super) fn choose(
+pub(in super::super) fn choose(
     multiprocessors: usize,
     shape: &Conv2dShape,
     pass: Pass,
@@ -290,164 +287,6 @@ pub(super) fn choose(
         }
     }
     best
-}
-
-fn describe(shape: &Conv2dShape, bucket: usize) -> String {
-    format!("{bucket} images of bf16, {shape:?}")
-}
-
-/// The filter [K, R*S, C], copied as rows of 64 channels of some output channels at one place.
-fn filter_map<E: Element>(
-    kernel: &'static str,
-    shape: &Conv2dShape,
-    filter: &View<'_, E>,
-    output_channels: usize,
-) -> Result<CUtensorMap, CudaError> {
-    let extents = [shape.k, shape.r * shape.s, shape.c];
-    tiled_map(kernel, ("filter", filter), extents, [output_channels as u32, 1])
-}
-
-/// At most a block a multiprocessor: each takes tiles by turns.
-fn image_grid(device: &CudaDevice, product: &Product, tile: &Compiled) -> Grid {
-    let blocks = product.tiles(tile).min(device.multiprocessors() as usize);
-    let statistics = tile.m / 16 * 2 * tile.n * size_of::<f32>();
-    let shared = tile.ring_bytes() + STAGING_BYTES + statistics;
-    Grid { blocks: [blocks as u32, 1, 1], threads: BLOCK_SIZE, shared_bytes: shared as u32 }
-}
-
-#[allow(clippy::too_many_arguments)]
-pub(super) fn fprop<E: Element>(
-    algorithm: Algorithm,
-    device: &CudaDevice,
-    shape: &Conv2dShape,
-    batch: Batch<'_>,
-    x: View<'_, E>,
-    filter: View<'_, E>,
-    mut epilogue: Epilogue<'_>,
-    mut y: ViewMut<'_, E>,
-) -> Result<(), CudaError> {
-    let Batch { bucket, count } = batch;
-    let tile = find(Pass::Fprop, algorithm.tile);
-    let mut product = Product::over_x(shape, Pass::Fprop, bucket);
-    product.map.pixels = tile.m as u32;
-    check_access::<E>(algorithm, device, shape, Pass::Fprop, bucket, y.address());
-    let x_map = product.map.encode(tile.entry, ("x", &x))?;
-    let filter_map = filter_map(tile.entry, shape, &filter, tile.n)?;
-    let mut launch = device.launch(tile.entry)?;
-    launch.output(&mut y).optional_output(epilogue.statistics.as_mut()).map(&x_map).map(&filter_map);
-    launch.optional_input(epilogue.bias.as_ref()).input(&count);
-    let (p, q) = (shape.p(), shape.q());
-    for extent in [shape.c, shape.k, p, q, shape.r, shape.s, shape.stride, shape.pad, shape.dilation] {
-        launch.scalar(extent as i32);
-    }
-    launch.scalar(i32::from(epilogue.relu));
-    // SAFETY: the arguments are the kernel's, in order and type; it writes at most the bucket's rows of `y` and their
-    // statistics, and reads through maps of `x` and `filter`.
-    unsafe { launch.run(image_grid(device, &product, tile), || describe(shape, bucket)) }
-}
-
-#[allow(clippy::too_many_arguments)]
-pub(super) fn dgrad<E: Element>(
-    algorithm: Algorithm,
-    device: &CudaDevice,
-    shape: &Conv2dShape,
-    batch: Batch<'_>,
-    dy: View<'_, E>,
-    filter: View<'_, E>,
-    mut dx: ViewMut<'_, E>,
-    accumulate: bool,
-) -> Result<(), CudaError> {
-    let Batch { bucket, count } = batch;
-    let tile = find(Pass::Dgrad, algorithm.tile);
-    check_access::<E>(algorithm, device, shape, Pass::Dgrad, bucket, dx.address());
-    let filter_map = filter_map(tile.entry, shape, &filter, PANEL)?;
-    for class in Class::all(shape) {
-        let mut product = class.product(shape, bucket);
-        // Where no tap reaches, the gradient is 0.
-        if accumulate && product.steps == 0 {
-            continue;
-        }
-        product.map.pixels = tile.m as u32;
-        let dy_map = product.map.encode(tile.entry, ("dy", &dy))?;
-        let mut launch = device.launch(tile.entry)?;
-        launch.output(&mut dx).map(&dy_map).map(&filter_map).input(&count);
-        launch.scalar(shape.c as i32).scalar(shape.k as i32);
-        launch.scalar(class.pixels[0] as i32).scalar(class.pixels[1] as i32);
-        launch.scalar(class.lower[0] as i32).scalar(class.lower[1] as i32).scalar(class.tap_offset as i32);
-        launch.scalar(class.taps[0] as i32).scalar(class.taps[1] as i32);
-        launch.scalar((class.last_tap[0] * shape.s + class.last_tap[1]) as i32).scalar(shape.s as i32);
-        launch.scalar(shape.stride as i32).scalar(class.first[0] as i32).scalar(class.first[1] as i32);
-        launch.scalar(shape.h as i32).scalar(shape.w as i32).scalar(i32::from(accumulate));
-        // SAFETY: the arguments are the kernel's, in order and type; it writes at most the class's pixels of the bucket's
-        // images in `dx`, and reads through maps of `dy` and `filter`.
-        unsafe { launch.run(image_grid(device, &product, tile), || describe(shape, bucket)) }?;
-    }
-    Ok(())
-}
-
-#[allow(clippy::too_many_arguments)]
-pub(super) fn wgrad<E: Element>(
-    algorithm: Algorithm,
-    device: &CudaDevice,
-    shape: &Conv2dShape,
-    batch: Batch<'_>,
-    x: View<'_, E>,
-    dy: View<'_, E>,
-    mut dfilter: ViewMut<'_, f32>,
-    mut scratch: ViewMut<'_, f32>,
-) -> Result<(), CudaError> {
-    let Batch { bucket, count } = batch;
-    let (tile, splits, numel) = (find(Pass::Wgrad, algorithm.tile), algorithm.splits, shape.filter_len());
-    let product = Product::over_x(shape, Pass::Wgrad, bucket);
-    check_access::<E>(algorithm, device, shape, Pass::Wgrad, bucket, 0);
-    let x_map = product.map.encode(tile.entry, ("x", &x))?;
-    let pixels = bucket * shape.p() * shape.q();
-    let dy_map = tiled_map(tile.entry, ("dy", &dy), [pixels, shape.k], [PANEL as u32])?;
-    let mut launch = device.launch(tile.entry)?;
-    match splits {
-        1 => launch.output(&mut dfilter),
-        _ => launch.output(&mut scratch),
-    };
-    launch.map(&x_map).map(&dy_map).input(&count);
-    let (p, q) = (shape.p(), shape.q());
-    for extent in [shape.c, shape.k, p, q, shape.r, shape.s, shape.stride, shape.pad, shape.dilation, splits]
-    {
-        launch.scalar(extent as i32);
-    }
-    let blocks = [(product.tiles(tile) * splits) as u32, 1, 1];
-    let grid = Grid { blocks, threads: BLOCK_SIZE, shared_bytes: tile.ring_bytes() as u32 };
-    // SAFETY: the arguments are the kernel's, in order and type; it writes `splits` filters of partial sums, for which the
-    // scratch was checked, or `dfilter`, and reads through maps of `x` and `dy`.
-    unsafe { launch.run(grid, || describe(shape, bucket)) }?;
-    if splits == 1 {
-        return Ok(());
-    }
-    let mut launch = device.launch(WGRAD_SUM)?;
-    launch.output(&mut dfilter).input(&scratch.view()).scalar(splits as i32).scalar(numel as i64);
-    let shapes = || format!("{splits} parts of {}", describe(shape, bucket));
-    // SAFETY: the arguments are the kernel's, in order and type; it stays below `numel` of `dfilter` and `splits` times
-    // that of the partial sums.
-    unsafe { launch.run(device.grid_stride(numel), shapes) }
-}
-
-/// What the kernels rest on; the driver checks the addresses that go into maps.
-fn check_access<E: Element>(
-    algorithm: Algorithm,
-    device: &CudaDevice,
-    shape: &Conv2dShape,
-    pass: Pass,
-    bucket: usize,
-    output: u64,
-) {
-    assert!(
-        supports::<E>(device, shape, pass, bucket) && (algorithm.splits == 1 || pass == Pass::Wgrad),
-        "{algorithm:?} cannot compute {pass:?} of {} here",
-        describe(shape, bucket)
-    );
-    assert!(
-        output.is_multiple_of(16),
-        "the tensors of a convolution start at multiples of 16 bytes: {output:x}"
-    );
 }
 
 #[cfg(test)]
