@@ -4,7 +4,21 @@
 //! and, by `host`, on a small driver over the same kernel sources, compiled by the host's C++ compiler.
 
 mod add_scaled;
+mod avg_pool2d;
+mod batchnorm2d;
+mod bias;
+mod dropout;
+mod elementwise;
 mod host;
+mod input;
+mod max_pool2d;
+mod norm;
+mod pad_shortcut;
+#[path = "../layer_ops/reference.rs"]
+mod reference;
+mod relu;
 mod sgd;
+mod softmax_xent;
 mod support;
+mod tensors;
 mod weighted_sum;
