@@ -4,6 +4,9 @@
 //! and, by `host`, on a small driver over the same kernel sources, compiled by the host's C++ compiler.
 
 mod add_scaled;
+mod avg_pool2d;
+mod batchnorm2d;
+mod bias;
 mod conv2d_dgrad;
 mod conv2d_dgrad_wgmma;
 mod conv2d_fprop;
@@ -11,8 +14,18 @@ mod conv2d_fprop_wgmma;
 mod conv2d_reference;
 mod conv2d_wgrad;
 mod conv2d_wgrad_wgmma;
+mod dropout;
+mod elementwise;
 mod hopper_cases;
 mod host;
+mod input;
+mod max_pool2d;
+mod norm;
+mod pad_shortcut;
+mod reference;
+mod relu;
 mod sgd;
+mod softmax_xent;
 mod support;
+mod tensors;
 mod weighted_sum;
