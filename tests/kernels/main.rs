@@ -22,7 +22,6 @@ mod input;
 mod max_pool2d;
 mod norm;
 mod pad_shortcut;
-mod reference;
 mod relu;
 mod sgd;
 mod softmax_xent;
