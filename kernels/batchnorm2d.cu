@@ -12,7 +12,7 @@
 // Types      f32 or bf16 tensors, f32 vectors; computed in f32, rounded after each step of the formula, so that f32 has
 //            the CPU's bits where the statistics are the same; tiles are merged in f64 in a fixed order
 // Launch     tiles x blocks of channels, 256 threads (RowTiles; `runs` if 4 channels can be loaded at once); the
-//            finishing passes channels x up to 512 threads (Merge); static shared memory up to 24 KiB; barriers, no
+//            finishing passes channels x up to 512 threads (Merge); static shared memory up to 17 KiB; barriers, no
 //            atomics
 // Cost       bytes an element of s bytes: statistics s, normalize 2s (3s with a shortcut), gradients 2s (3s with
 //            relu_y, one more to write the masked dy), dx 3s (4s with relu_y); about 2, 4, 5, 6 FLOP an element. All
