@@ -1,6 +1,7 @@
 // avg_pool2d.cu: y[p, q] = mean of x over the bin floor(p * H / P) .. ceil((p + 1) * H / P), likewise along W
 //
-// Role       adaptive average pooling, of which 1 x 1 is global; backward gathers, so that overlapping bins need no atomics
+// Role       adaptive average pooling, of which 1 x 1 is global; backward gathers, so that overlapping bins need no
+//            atomics
 // Shapes     x, dx: [images, H, W, C]; y, dy: [images, P, Q, C]
 // Types      f32 or bf16; summed in f32, the forward sum in the CPU's order; the gradient is written (=)
 // Launch     tiles of rows (output pixels forward, input pixels backward) x blocks of channels, 256 threads (RowTiles;
@@ -55,8 +56,8 @@ __device__ __forceinline__ void forward(T* __restrict__ y, const T* __restrict__
 }
 
 template <class T>
-__device__ __forceinline__ void forward(T* y, const T* x, const int32_t* num_images, int max_images, const AvgPool& pool,
-                                        int pixels, int c, int tile_rows, int width, int runs) {
+__device__ __forceinline__ void forward(T* y, const T* x, const int32_t* num_images, int max_images,
+                                        const AvgPool& pool, int pixels, int c, int tile_rows, int width, int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
         forward<T, kRunLen>(y, x, pool, rows, pixels, c, tile_rows, width);
@@ -79,8 +80,8 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
 
 // Each input pixel adds up its share of the bins it lies in.
 template <class T, int kLen>
-__device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict__ dy, const AvgPool& pool, int64_t rows,
-                                         int pixels, int c, int tile_rows, int width) {
+__device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict__ dy, const AvgPool& pool,
+                                         int64_t rows, int pixels, int c, int tile_rows, int width) {
     const RowTile tile = row_tile<kLen>(rows, c, tile_rows, width);
     if (tile.first >= tile.end) return;
     PixelCursor cursor(tile.first, pixels);

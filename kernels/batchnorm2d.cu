@@ -1,20 +1,22 @@
 // batchnorm2d.cu: y = relu?((x - mean) * (inv_std * gamma) + beta + shortcut?), its statistics and its gradient
 //
-// Forward in training: statistics (two totals a tile and channel), finish_statistics (one mean and deviation a channel),
-// normalize. Backward: gradients (masks dy; two totals a tile and channel), finish_gradients (dgamma, dbeta), dx.
-// Evaluation: normalize alone, by the running statistics.
+// Forward in training: statistics (two totals a tile and channel), finish_statistics (one mean and deviation a
+// channel), normalize. Backward: gradients (masks dy; two totals a tile and channel), finish_gradients (dgamma, dbeta),
+// dx. Evaluation: normalize alone, by the running statistics.
 //
 // Role       batch normalisation fused with the shortcut add and the ReLU that follow it
-// Shapes     x, y, shortcut, dy, dx: [images, pixels, C]; vectors: [C]; partials: [tiles, 2, C], a tile being `tile_rows`
-//            rows of all images: the sum, and the sum of squared deviations from the tile's own mean (statistics), or
-//            sum(dy) and sum(dy * (x - mean)) (gradients). Gradients are written (=). shortcut, relu_y, beta of the
-//            gradient may be null: no shortcut; no mask by the output; no mask by the input
-// Types      f32 or bf16 tensors, f32 vectors; computed in f32, rounded after each step of the formula, so that f32 has the
-//            CPU's bits where the statistics are the same; tiles are merged in f64 in a fixed order
-// Launch     tiles x blocks of channels, 256 threads (RowTiles; `runs` if 4 channels can be loaded at once); the finishing passes channels x up to 512 threads
-//            (Merge); static shared memory up to 24 KiB; barriers, no atomics
-// Cost       bytes an element of s bytes: statistics s, normalize 2s (3s with a shortcut), gradients 2s (3s with relu_y, one
-//            more to write the masked dy), dx 3s (4s with relu_y); about 2, 4, 5, 6 FLOP an element. All bound by memory
+// Shapes     x, y, shortcut, dy, dx: [images, pixels, C]; vectors: [C]; partials: [tiles, 2, C], a tile being
+//            `tile_rows` rows of all images: the sum, and the sum of squared deviations from the tile's own mean
+//            (statistics), or sum(dy) and sum(dy * (x - mean)) (gradients). Gradients are written (=). shortcut,
+//            relu_y, beta of the gradient may be null: no shortcut; no mask by the output; no mask by the input
+// Types      f32 or bf16 tensors, f32 vectors; computed in f32, rounded after each step of the formula, so that f32 has
+//            the CPU's bits where the statistics are the same; tiles are merged in f64 in a fixed order
+// Launch     tiles x blocks of channels, 256 threads (RowTiles; `runs` if 4 channels can be loaded at once); the
+//            finishing passes channels x up to 512 threads (Merge); static shared memory up to 17 KiB; barriers, no
+//            atomics
+// Cost       bytes an element of s bytes: statistics s, normalize 2s (3s with a shortcut), gradients 2s (3s with
+//            relu_y, one more to write the masked dy), dx 3s (4s with relu_y); about 2, 4, 5, 6 FLOP an element. All
+//            bound by memory
 // See        src/ops/batchnorm2d/, tests/kernels/batchnorm2d.rs
 
 #include "row_tiles.cuh"
@@ -133,8 +135,8 @@ __device__ __forceinline__ float running_value(float running, float value, float
     return __fadd_rn(__fmul_rn(__fadd_rn(1.0f, -momentum), running), __fmul_rn(momentum, value));
 }
 
-// Chan, Golub, LeVeque 1983, over all tiles at once: with p the mean of the first tile and d = sum - n * p of each tile,
-// mean = p + sum(d) / rows and deviation = sum(own deviation + d^2 / n) - sum(d)^2 / rows.
+// Chan, Golub, LeVeque 1983, over all tiles at once: with p the mean of the first tile and d = sum - n * p of each
+// tile, mean = p + sum(d) / rows and deviation = sum(own deviation + d^2 / n) - sum(d)^2 / rows.
 extern "C" __global__ void __launch_bounds__(kFinishThreads)
     batchnorm2d_finish_statistics_f32(float* saved_mean, float* saved_inv_std, float* running_mean, float* running_var,
                                       const float* __restrict__ partials, const int32_t* num_images, int max_images,
@@ -230,13 +232,16 @@ __device__ __forceinline__ void normalize(T* y, const T* x, const T* shortcut, c
     const int64_t rows = images_of(num_images, max_images) * pixels;
     constexpr int kLen = kRunLen;
     if (runs && shortcut != nullptr) {
-        normalize<T, kLen, true>(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, rows, c, tile_rows, width);
+        normalize<T, kLen, true>(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, rows, c, tile_rows,
+                                 width);
     } else if (runs) {
-        normalize<T, kLen, false>(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, rows, c, tile_rows, width);
+        normalize<T, kLen, false>(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, rows, c, tile_rows,
+                                  width);
     } else if (shortcut != nullptr) {
         normalize<T, 1, true>(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, rows, c, tile_rows, width);
     } else {
-        normalize<T, 1, false>(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, rows, c, tile_rows, width);
+        normalize<T, 1, false>(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, rows, c, tile_rows,
+                               width);
     }
 }
 
@@ -246,8 +251,8 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
                               const float* mean, const float* spread, int relu, int running, float eps,
                               const int32_t* num_images, int max_images, int pixels, int c, int tile_rows, int width,
                               int runs) {
-    normalize(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, num_images, max_images, pixels, c, tile_rows,
-              width, runs);
+    normalize(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, num_images, max_images, pixels, c,
+              tile_rows, width, runs);
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
@@ -255,12 +260,12 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
                                const float* gamma, const float* beta, const float* mean, const float* spread, int relu,
                                int running, float eps, const int32_t* num_images, int max_images, int pixels, int c,
                                int tile_rows, int width, int runs) {
-    normalize(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, num_images, max_images, pixels, c, tile_rows,
-              width, runs);
+    normalize(y, x, shortcut, gamma, beta, mean, spread, relu, running, eps, num_images, max_images, pixels, c,
+              tile_rows, width, runs);
 }
 
-// Where the gradient does not pass: nowhere, where the output computed from the input is not positive, where the output is
-// not positive.
+// Where the gradient does not pass: nowhere, where the output computed from the input is not positive, where the output
+// is not positive.
 enum class Mask { kNone, kFromInput, kFromOutput };
 
 // A channel's part in the mask by the input.
@@ -270,7 +275,8 @@ struct Affine {
     float beta;
 };
 
-// dy, or 0 where the ReLU cut. NaN outputs let it pass. The stored output is what counts: a positive value may round to 0.
+// dy, or 0 where the ReLU cut. NaN outputs let it pass. The stored output is what counts: a positive value may round to
+// 0.
 template <Mask kMask, class T>
 __device__ __forceinline__ float masked(float dy, float x, const Affine& channel, float y) {
     if (kMask == Mask::kFromInput) y = to_float(from_float<T>(affine(x, channel.mean, channel.scale, channel.beta)));
@@ -353,8 +359,8 @@ __device__ __forceinline__ void gradients(float* partials, T* dy, const T* x, co
         gradients<T, kLen, Mask::kFromInput>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c,
                                              tile_rows, width);
     } else {
-        gradients<T, kLen, Mask::kNone>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c, tile_rows,
-                                        width);
+        gradients<T, kLen, Mask::kNone>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c,
+                                        tile_rows, width);
     }
 }
 
@@ -365,7 +371,8 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kGradientBlocks)
                               int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
-        gradients<float, kRunLen>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c, tile_rows, width);
+        gradients<float, kRunLen>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c, tile_rows,
+                                  width);
     } else {
         gradients<float, 1>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c, tile_rows, width);
     }
@@ -374,12 +381,12 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kGradientBlocks)
 extern "C" __global__ void __launch_bounds__(kTileThreads, kGradientBlocks)
     batchnorm2d_gradients_bf16(float* partials, __nv_bfloat16* dy, const __nv_bfloat16* x, const __nv_bfloat16* relu_y,
                                const float* gamma, const float* beta, const float* mean, const float* inv_std,
-                               int write_dy, const int32_t* num_images, int max_images, int pixels, int c, int tile_rows,
-                               int width, int runs) {
+                               int write_dy, const int32_t* num_images, int max_images, int pixels, int c,
+                               int tile_rows, int width, int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
-        gradients<__nv_bfloat16, kRunLen>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c, tile_rows,
-                                    width);
+        gradients<__nv_bfloat16, kRunLen>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c,
+                                          tile_rows, width);
     } else {
         gradients<__nv_bfloat16, 1>(partials, dy, x, relu_y, gamma, beta, mean, inv_std, write_dy, rows, c, tile_rows,
                                     width);
@@ -472,11 +479,11 @@ __device__ __forceinline__ void input_gradient(T* __restrict__ dx, const T* __re
 template <class T, int kLen>
 __device__ __forceinline__ void input_gradient(T* dx, const T* dy, const T* x, const T* relu_y, const float* gamma,
                                                const float* beta, const float* mean, const float* inv_std,
-                                               const float* dgamma, const float* dbeta, int64_t rows, int c, int tile_rows,
-                                               int width) {
+                                               const float* dgamma, const float* dbeta, int64_t rows, int c,
+                                               int tile_rows, int width) {
     if (relu_y != nullptr) {
-        input_gradient<T, kLen, Mask::kFromOutput>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c,
-                                                   tile_rows, width);
+        input_gradient<T, kLen, Mask::kFromOutput>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows,
+                                                   c, tile_rows, width);
     } else if (beta != nullptr) {
         input_gradient<T, kLen, Mask::kFromInput>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c,
                                                   tile_rows, width);
@@ -493,9 +500,11 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
                        int width, int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
-        input_gradient<float, kRunLen>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c, tile_rows, width);
+        input_gradient<float, kRunLen>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c, tile_rows,
+                                       width);
     } else {
-        input_gradient<float, 1>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c, tile_rows, width);
+        input_gradient<float, 1>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c, tile_rows,
+                                 width);
     }
 }
 
@@ -506,10 +515,10 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
                         int c, int tile_rows, int width, int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
-        input_gradient<__nv_bfloat16, kRunLen>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c, tile_rows,
-                                         width);
+        input_gradient<__nv_bfloat16, kRunLen>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c,
+                                               tile_rows, width);
     } else {
-        input_gradient<__nv_bfloat16, 1>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c, tile_rows,
-                                         width);
+        input_gradient<__nv_bfloat16, 1>(dx, dy, x, relu_y, gamma, beta, mean, inv_std, dgamma, dbeta, rows, c,
+                                         tile_rows, width);
     }
 }

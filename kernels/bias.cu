@@ -1,11 +1,11 @@
 // bias.cu: dbias[k] = sum over rows of dy[row, k], dy being 0 where the ReLU that followed cut
 //
 // Role       gradient of the bias of a linear layer or a convolution, and of the ReLU fused into it
-// Shapes     dy, relu_y: [images, pixels, K]; partials: [tiles, K], a tile being `tile_rows` rows of all images; dbias: [K],
-//            written (=). relu_y may be null: no ReLU, dy is not written
+// Shapes     dy, relu_y: [images, pixels, K]; partials: [tiles, K], a tile being `tile_rows` rows of all images; dbias:
+//            [K], written (=). relu_y may be null: no ReLU, dy is not written
 // Types      f32 or bf16; a tile's sums in f32, tiles added up in f64 in a fixed order. NaN outputs let dy pass
-// Launch     sums: tiles x blocks of channels, 256 threads (RowTiles; `runs` if 4 channels can be loaded at once); finish:
-//            channels x up to 512 threads (Merge); static shared memory up to 5 KiB; barriers, no atomics
+// Launch     sums: tiles x blocks of channels, 256 threads (RowTiles; `runs` if 4 channels can be loaded at once);
+//            finish: channels x up to 512 threads (Merge); static shared memory up to 5 KiB; barriers, no atomics
 // Cost       1 element of memory an element, 3 with relu_y; 1 FLOP: bound by memory bandwidth
 // See        src/ops/linear/, tests/kernels/bias.rs
 
@@ -76,8 +76,8 @@ __device__ __forceinline__ void sums(float* partials, T* dy, const T* relu_y, co
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kBiasBlocks)
-    bias_sums_f32(float* partials, float* dy, const float* relu_y, const int32_t* num_images, int max_images, int pixels,
-                  int k, int tile_rows, int width, int runs) {
+    bias_sums_f32(float* partials, float* dy, const float* relu_y, const int32_t* num_images, int max_images,
+                  int pixels, int k, int tile_rows, int width, int runs) {
     sums(partials, dy, relu_y, num_images, max_images, pixels, k, tile_rows, width, runs);
 }
 

@@ -5,8 +5,8 @@
 // Shapes     x, y: [images, per_image], contiguous, not overlapping; index: [1]
 // Types      f32 or bf16; scaled in f32; masks, and f32 results, have the CPU's bits
 // Launch     1-D grid-stride loop, any block size, in packs of 16 bytes if `packs`; no barrier, no atomics
-// Cost       2 elements of memory and about 25 integer operations an element: bound by memory bandwidth in f32, near it in
-//            bf16
+// Cost       2 elements of memory and about 25 integer operations an element: bound by memory bandwidth in f32, near it
+//            in bf16
 // See        src/ops/dropout/, src/rng.rs, tests/kernels/dropout.rs
 
 #include "common.cuh"
@@ -70,14 +70,15 @@ __device__ __forceinline__ void dropout(T* __restrict__ y, const T* __restrict__
     }
 }
 
-extern "C" __global__ void dropout_f32(float* y, const float* x, const uint64_t* index, uint64_t layers, uint64_t ordinal,
-                                       uint32_t key_low, uint32_t key_high, float p, float scale,
+extern "C" __global__ void dropout_f32(float* y, const float* x, const uint64_t* index, uint64_t layers,
+                                       uint64_t ordinal, uint32_t key_low, uint32_t key_high, float p, float scale,
                                        const int32_t* num_images, int max_images, int64_t per_image, int packs) {
     dropout(y, x, index, layers, ordinal, key_low, key_high, p, scale, num_images, max_images, per_image, packs);
 }
 
-extern "C" __global__ void dropout_bf16(__nv_bfloat16* y, const __nv_bfloat16* x, const uint64_t* index, uint64_t layers,
-                                        uint64_t ordinal, uint32_t key_low, uint32_t key_high, float p, float scale,
-                                        const int32_t* num_images, int max_images, int64_t per_image, int packs) {
+extern "C" __global__ void dropout_bf16(__nv_bfloat16* y, const __nv_bfloat16* x, const uint64_t* index,
+                                        uint64_t layers, uint64_t ordinal, uint32_t key_low, uint32_t key_high, float p,
+                                        float scale, const int32_t* num_images, int max_images, int64_t per_image,
+                                        int packs) {
     dropout(y, x, index, layers, ordinal, key_low, key_high, p, scale, num_images, max_images, per_image, packs);
 }

@@ -1,11 +1,12 @@
 // elementwise.cu: sum += term; and the segments of a flat vector, rounded, to aligned places
 //
 // Role       add: joins the gradients of branches. pack: the filters as the convolutions read them, from the parameters
-// Shapes     sum, term: [images, per_image]; from, to: flat; segments: [num_segments, 3], each its start in `from`, its start
-//            in `to` and its length, in elements, not meeting in `to`; contiguous, not overlapping
+// Shapes     sum, term: [images, per_image]; from, to: flat; segments: [num_segments, 3], each its start in `from`, its
+//            start in `to` and its length, in elements, not meeting in `to`; contiguous, not overlapping
 // Types      f32 or bf16, added in f32; pack from f32
-// Launch     add: 1-D grid-stride loop, any block size, in packs of 16 bytes if `packs`. pack: 256 threads, as many blocks as
-//            fit on the device, which share all segments in chunks; static shared memory 8 KiB; barriers, no atomics
+// Launch     add: 1-D grid-stride loop, any block size, in packs of 16 bytes if `packs`. pack: 256 threads, as many
+//            blocks as fit on the device, which share all segments in chunks; static shared memory 8 KiB; barriers, no
+//            atomics
 // Cost       add: 3 elements of memory an element, 1 FLOP. pack: 4 bytes read and an element written. Bound by memory
 //            bandwidth
 // See        src/ops/elementwise/, tests/kernels/elementwise.rs
@@ -35,8 +36,9 @@ extern "C" __global__ void elementwise_add_f32(float* sum, const float* term, co
     add(sum, term, num_images, max_images, per_image, packs);
 }
 
-extern "C" __global__ void elementwise_add_bf16(__nv_bfloat16* sum, const __nv_bfloat16* term, const int32_t* num_images,
-                                                int max_images, int64_t per_image, int packs) {
+extern "C" __global__ void elementwise_add_bf16(__nv_bfloat16* sum, const __nv_bfloat16* term,
+                                                const int32_t* num_images, int max_images, int64_t per_image,
+                                                int packs) {
     add(sum, term, num_images, max_images, per_image, packs);
 }
 

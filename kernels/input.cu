@@ -1,10 +1,11 @@
 // input.cu: x = pixel * scale + offset, of a crop that may be mirrored; what lies outside the image is pixel 0
 //
 // Role       from u8 pixels to the first activations: augmentation and normalisation of a batch
-// Shapes     x, pixels: [images, H, W, C], C at most 4; placements: [images, 3], of the crop's rows below the image's top,
-//            its columns right of the left side, and 1 if it is mirrored left to right
+// Shapes     x, pixels: [images, H, W, C], C at most 4; placements: [images, 3], of the crop's rows below the image's
+//            top, its columns right of the left side, and 1 if it is mirrored left to right
 // Types      u8 in, f32 or bf16 out; product and sum are rounded apart, so that f32 has the CPU's bits
-// Launch     blocks of an image x images, 256 threads; a thread writes packs of 16 bytes if `packs`; no barrier, no atomics
+// Launch     blocks of an image x images, 256 threads; a thread writes packs of 16 bytes if `packs`; no barrier, no
+//            atomics
 // Cost       1 byte read and an element written, about 15 integer operations and 2 FLOP an element: bound by memory
 //            bandwidth in f32, near it in bf16
 // See        src/ops/input/, tests/kernels/input.rs
@@ -17,8 +18,8 @@ struct Crop {
 
 // Writes elements first, first + 1, ... of an image, kLen of them.
 template <class T, int kLen>
-__device__ __forceinline__ void write(T* __restrict__ x, const uint8_t* __restrict__ pixels, int first, int h, int w, int c,
-                                      const Crop& crop, const float (&scale)[4], const float (&offset)[4]) {
+__device__ __forceinline__ void write(T* __restrict__ x, const uint8_t* __restrict__ pixels, int first, int h, int w,
+                                      int c, const Crop& crop, const float (&scale)[4], const float (&offset)[4]) {
     int channel = first % c;
     int column = first / c % w;
     int line = first / c / w;
@@ -74,10 +75,10 @@ __device__ __forceinline__ void input(T* x, const uint8_t* pixels, const int32_t
     }
 }
 
-extern "C" __global__ void input_f32(float* x, const uint8_t* pixels, const int32_t* placements, const int32_t* num_images,
-                                     int max_images, int h, int w, int c, int packs, float scale_0, float scale_1,
-                                     float scale_2, float scale_3, float offset_0, float offset_1, float offset_2,
-                                     float offset_3) {
+extern "C" __global__ void input_f32(float* x, const uint8_t* pixels, const int32_t* placements,
+                                     const int32_t* num_images, int max_images, int h, int w, int c, int packs,
+                                     float scale_0, float scale_1, float scale_2, float scale_3, float offset_0,
+                                     float offset_1, float offset_2, float offset_3) {
     const float scale[4] = {scale_0, scale_1, scale_2, scale_3};
     const float offset[4] = {offset_0, offset_1, offset_2, offset_3};
     input(x, pixels, placements, num_images, max_images, h, w, c, packs, scale, offset);

@@ -9,16 +9,16 @@
 //            one comparison an element and window: bound by memory bandwidth
 // See        src/ops/pool2d/, tests/kernels/max_pool2d.rs
 
-#include "row_tiles.cuh"
-
 #include <cmath>
+
+#include "row_tiles.cuh"
 
 struct MaxPool {
     int h, w, p, q, window, stride, pad;
 };
 
-// Of equal maxima the first wins, NaN is greater than any number, and of several NaNs the last wins. kWindow is the window
-// if it is known at compile time, so that the loads of a window's row are in flight together, or 0.
+// Of equal maxima the first wins, NaN is greater than any number, and of several NaNs the last wins. kWindow is the
+// window if it is known at compile time, so that the loads of a window's row are in flight together, or 0.
 template <class T, int kLen, int kWindow>
 __device__ __forceinline__ void forward(T* __restrict__ y, uint8_t* __restrict__ argmax, const T* __restrict__ x,
                                         const MaxPool& pool, const RowTile& tile, int pixels, int c) {
@@ -72,8 +72,8 @@ __device__ __forceinline__ void forward(T* __restrict__ y, uint8_t* __restrict__
 }
 
 template <class T, int kLen>
-__device__ __forceinline__ void forward(T* y, uint8_t* argmax, const T* x, const MaxPool& pool, int64_t rows, int pixels, int c,
-                                        int tile_rows, int width) {
+__device__ __forceinline__ void forward(T* y, uint8_t* argmax, const T* x, const MaxPool& pool, int64_t rows,
+                                        int pixels, int c, int tile_rows, int width) {
     const RowTile tile = row_tile<kLen>(rows, c, tile_rows, width);
     if (pool.window == 2) {
         forward<T, kLen, 2>(y, argmax, x, pool, tile, pixels, c);
@@ -97,22 +97,25 @@ __device__ __forceinline__ void forward(T* y, uint8_t* argmax, const T* x, const
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     max_pool2d_forward_f32(float* y, uint8_t* argmax, const float* x, const int32_t* num_images, int max_images,
-                           int pixels, int c, int tile_rows, int width, int runs, int h, int w, int p, int q, int window,
-                           int stride, int pad) {
-    forward(y, argmax, x, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows, width, runs);
+                           int pixels, int c, int tile_rows, int width, int runs, int h, int w, int p, int q,
+                           int window, int stride, int pad) {
+    forward(y, argmax, x, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows, width,
+            runs);
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     max_pool2d_forward_bf16(__nv_bfloat16* y, uint8_t* argmax, const __nv_bfloat16* x, const int32_t* num_images,
                             int max_images, int pixels, int c, int tile_rows, int width, int runs, int h, int w, int p,
                             int q, int window, int stride, int pad) {
-    forward(y, argmax, x, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows, width, runs);
+    forward(y, argmax, x, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows, width,
+            runs);
 }
 
 // Each input pixel adds up dy over the windows that it won.
 template <class T, int kLen>
-__device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict__ dy, const uint8_t* __restrict__ argmax,
-                                         const MaxPool& pool, int64_t rows, int pixels, int c, int tile_rows, int width) {
+__device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict__ dy,
+                                         const uint8_t* __restrict__ argmax, const MaxPool& pool, int64_t rows,
+                                         int pixels, int c, int tile_rows, int width) {
     const RowTile tile = row_tile<kLen>(rows, c, tile_rows, width);
     if (tile.first >= tile.end) return;
     PixelCursor cursor(tile.first, pixels);
@@ -146,7 +149,8 @@ __device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict
 
 template <class T>
 __device__ __forceinline__ void backward(T* dx, const T* dy, const uint8_t* argmax, const int32_t* num_images,
-                                         int max_images, const MaxPool& pool, int pixels, int c, int tile_rows, int width, int runs) {
+                                         int max_images, const MaxPool& pool, int pixels, int c, int tile_rows,
+                                         int width, int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
         backward<T, kRunLen>(dx, dy, argmax, pool, rows, pixels, c, tile_rows, width);
@@ -156,15 +160,17 @@ __device__ __forceinline__ void backward(T* dx, const T* dy, const uint8_t* argm
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
-    max_pool2d_backward_f32(float* dx, const float* dy, const uint8_t* argmax, const int32_t* num_images, int max_images,
-                            int pixels, int c, int tile_rows, int width, int runs, int h, int w, int p, int q, int window,
-                            int stride, int pad) {
-    backward(dx, dy, argmax, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows, width, runs);
+    max_pool2d_backward_f32(float* dx, const float* dy, const uint8_t* argmax, const int32_t* num_images,
+                            int max_images, int pixels, int c, int tile_rows, int width, int runs, int h, int w, int p,
+                            int q, int window, int stride, int pad) {
+    backward(dx, dy, argmax, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows,
+             width, runs);
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
-    max_pool2d_backward_bf16(__nv_bfloat16* dx, const __nv_bfloat16* dy, const uint8_t* argmax, const int32_t* num_images,
-                             int max_images, int pixels, int c, int tile_rows, int width, int runs, int h, int w, int p,
-                             int q, int window, int stride, int pad) {
-    backward(dx, dy, argmax, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows, width, runs);
+    max_pool2d_backward_bf16(__nv_bfloat16* dx, const __nv_bfloat16* dy, const uint8_t* argmax,
+                             const int32_t* num_images, int max_images, int pixels, int c, int tile_rows, int width,
+                             int runs, int h, int w, int p, int q, int window, int stride, int pad) {
+    backward(dx, dy, argmax, num_images, max_images, MaxPool{h, w, p, q, window, stride, pad}, pixels, c, tile_rows,
+             width, runs);
 }

@@ -2,11 +2,12 @@
 //
 // Role       squared Euclidean norm of a gradient: for the gate of compression, and to notice what is not finite
 // Shapes     x: [numel] at any f32 address; partials: [tiles], a tile being 16384 elements; out: [1], written (=)
-// Types      f32 in, f64 squares and sums, f64 out; infinity and NaN stay. The order of additions depends on numel alone
-// Launch     tiles: a block of 512 threads each; sum: one block of 512 threads; 4 KiB static shared memory; barriers, no
-//            atomics
-// Cost       4 * numel bytes, 2 * numel FLOP in f64: bound by memory bandwidth where f64 runs at half the rate of f32, else
-//            by f64
+// Types      f32 in, f64 squares and sums, f64 out; infinity and NaN stay. The order of additions depends on numel
+//            alone
+// Launch     tiles: a block of 512 threads each; sum: one block of 512 threads; 4 KiB static shared memory; barriers,
+//            no atomics
+// Cost       4 * numel bytes, 2 * numel FLOP in f64: bound by memory bandwidth where f64 runs at half the rate of f32,
+//            else by f64
 // See        src/ops/norm/, tests/kernels/norm.rs
 
 #include "row_tiles.cuh"

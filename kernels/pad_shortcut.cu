@@ -1,12 +1,13 @@
 // pad_shortcut.cu: y[p, q] = x[p * stride, q * stride] between zero channels
 //
-// Role       the parameter-free shortcut of the CIFAR ResNets: every stride-th pixel, `front` zero channels before its own
+// Role       the parameter-free shortcut of the CIFAR ResNets: every stride-th pixel, `front` zero channels before its
+//            own
 // Shapes     x, dx: [images, H, W, C]; y, dy: [images, P, Q, K]
 // Types      f32 or bf16, copied; the gradient is written (=), 0 where a pixel was not taken
 // Launch     tiles of rows (pixels of what is written) x blocks of its channels, 256 threads (RowTiles; `runs` if 4
 //            channels can be loaded at once); no barrier, no atomics
-// Cost       with elements of s bytes forward s for each of K outputs and s for each input taken, backward s an input and s
-//            an input taken; no FLOP: bound by memory bandwidth
+// Cost       with elements of s bytes forward s for each of K outputs and s for each input taken, backward s an input
+//            and s an input taken; no FLOP: bound by memory bandwidth
 // See        src/ops/pad_shortcut/, tests/kernels/pad_shortcut.rs
 
 #include "row_tiles.cuh"
@@ -40,7 +41,8 @@ __device__ __forceinline__ void forward(T* __restrict__ y, const T* __restrict__
 
 template <class T>
 __device__ __forceinline__ void forward(T* y, const T* x, const int32_t* num_images, int max_images,
-                                        const Shortcut& shape, int pixels, int channels, int tile_rows, int width, int runs) {
+                                        const Shortcut& shape, int pixels, int channels, int tile_rows, int width,
+                                        int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
         forward<T, kRunLen>(y, x, shape, rows, pixels, channels, tile_rows, width);
@@ -50,22 +52,24 @@ __device__ __forceinline__ void forward(T* y, const T* x, const int32_t* num_ima
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
-    pad_shortcut_forward_f32(float* y, const float* x, const int32_t* num_images, int max_images, int pixels, int channels,
-                             int tile_rows, int width, int runs, int h, int w, int c, int p, int q, int k, int front,
-                             int stride) {
-    forward(y, x, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows, width, runs);
+    pad_shortcut_forward_f32(float* y, const float* x, const int32_t* num_images, int max_images, int pixels,
+                             int channels, int tile_rows, int width, int runs, int h, int w, int c, int p, int q, int k,
+                             int front, int stride) {
+    forward(y, x, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows, width,
+            runs);
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     pad_shortcut_forward_bf16(__nv_bfloat16* y, const __nv_bfloat16* x, const int32_t* num_images, int max_images,
                               int pixels, int channels, int tile_rows, int width, int runs, int h, int w, int c, int p,
                               int q, int k, int front, int stride) {
-    forward(y, x, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows, width, runs);
+    forward(y, x, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows, width,
+            runs);
 }
 
 template <class T, int kLen>
-__device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict__ dy, const Shortcut& shape, int64_t rows,
-                                         int pixels, int channels, int tile_rows, int width) {
+__device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict__ dy, const Shortcut& shape,
+                                         int64_t rows, int pixels, int channels, int tile_rows, int width) {
     const RowTile tile = row_tile<kLen>(rows, channels, tile_rows, width);
     if (tile.first >= tile.end) return;
     PixelCursor cursor(tile.first, pixels);
@@ -87,7 +91,8 @@ __device__ __forceinline__ void backward(T* __restrict__ dx, const T* __restrict
 
 template <class T>
 __device__ __forceinline__ void backward(T* dx, const T* dy, const int32_t* num_images, int max_images,
-                                         const Shortcut& shape, int pixels, int channels, int tile_rows, int width, int runs) {
+                                         const Shortcut& shape, int pixels, int channels, int tile_rows, int width,
+                                         int runs) {
     const int64_t rows = images_of(num_images, max_images) * pixels;
     if (runs) {
         backward<T, kRunLen>(dx, dy, shape, rows, pixels, channels, tile_rows, width);
@@ -98,14 +103,16 @@ __device__ __forceinline__ void backward(T* dx, const T* dy, const int32_t* num_
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     pad_shortcut_backward_f32(float* dx, const float* dy, const int32_t* num_images, int max_images, int pixels,
-                              int channels, int tile_rows, int width, int runs, int h, int w, int c, int p, int q, int k,
-                              int front, int stride) {
-    backward(dx, dy, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows, width, runs);
+                              int channels, int tile_rows, int width, int runs, int h, int w, int c, int p, int q,
+                              int k, int front, int stride) {
+    backward(dx, dy, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows,
+             width, runs);
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     pad_shortcut_backward_bf16(__nv_bfloat16* dx, const __nv_bfloat16* dy, const int32_t* num_images, int max_images,
                                int pixels, int channels, int tile_rows, int width, int runs, int h, int w, int c, int p,
                                int q, int k, int front, int stride) {
-    backward(dx, dy, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows, width, runs);
+    backward(dx, dy, num_images, max_images, Shortcut{h, w, c, p, q, k, front, stride}, pixels, channels, tile_rows,
+             width, runs);
 }

@@ -12,8 +12,8 @@ constexpr int kTileBlocks = 4;
 // Most threads side by side along the channels.
 constexpr int kMaxWidth = 64;
 
-// Channels of a thread where they can be loaded and stored at once. With the 8 that 16 bytes of bf16 hold, what a thread
-// keeps for each channel would leave too few registers for loads in flight.
+// Channels of a thread where they can be loaded and stored at once. With the 8 that 16 bytes of bf16 hold, what a
+// thread keeps for each channel would leave too few registers for loads in flight.
 constexpr int kRunLen = 4;
 
 template <class T, int kLen>
@@ -32,7 +32,8 @@ __device__ __forceinline__ void store_run(T* to, const Run<T, kLen>& run) {
 }
 
 // What one thread has of its block's tile: channels [column, column + kLen) of the rows first, first + step, ... below
-// end. Blocks along x are tiles, blocks along y are blocks of width * kLen channels. A thread without channels has no rows.
+// end. Blocks along x are tiles, blocks along y are blocks of width * kLen channels. A thread without channels has no
+// rows.
 struct RowTile {
     int64_t top;  // the tile's first row; not below `bottom` in a block without a tile
     int64_t bottom;
@@ -59,8 +60,8 @@ __device__ __forceinline__ RowTile row_tile(int64_t rows, int c, int tile_rows, 
     return tile;
 }
 
-// Adds up each of `values` over the threads whose indices are equal modulo `width`, `lanes` of them; the sums are those of
-// lane 0. The order of additions depends on `lanes` alone. All threads of the block take part.
+// Adds up each of `values` over the threads whose indices are equal modulo `width`, `lanes` of them; the sums are those
+// of lane 0. The order of additions depends on `lanes` alone. All threads of the block take part.
 template <int kThreads, class A, int kCount>
 __device__ __forceinline__ void sum_lanes(A (&values)[kCount], int lane, int lanes, int width) {
     __shared__ A shared[kCount][kThreads];

@@ -35,9 +35,8 @@ extern "C" __global__ void sgd_f32(float* __restrict__ params, const float* __re
 
 template <bool kNesterov>
 __device__ __forceinline__ void momentum_step(float* __restrict__ params, float* __restrict__ velocity,
-                                              const float* __restrict__ grad,
-                                              const double* __restrict__ squared_norm, float lr, float momentum,
-                                              float weight_decay, int64_t numel) {
+                                              const float* __restrict__ grad, const double* __restrict__ squared_norm,
+                                              float lr, float momentum, float weight_decay, int64_t numel) {
     if (!is_finite_or_null(squared_norm)) return;
 #pragma unroll 4
     for (int64_t i = global_thread_index(); i < numel; i += grid_stride()) {
@@ -49,15 +48,13 @@ __device__ __forceinline__ void momentum_step(float* __restrict__ params, float*
 }
 
 extern "C" __global__ void sgd_momentum_f32(float* __restrict__ params, float* __restrict__ velocity,
-                                            const float* __restrict__ grad,
-                                            const double* __restrict__ squared_norm, float lr, float momentum,
-                                            float weight_decay, int64_t numel) {
+                                            const float* __restrict__ grad, const double* __restrict__ squared_norm,
+                                            float lr, float momentum, float weight_decay, int64_t numel) {
     momentum_step<false>(params, velocity, grad, squared_norm, lr, momentum, weight_decay, numel);
 }
 
 extern "C" __global__ void sgd_nesterov_f32(float* __restrict__ params, float* __restrict__ velocity,
-                                            const float* __restrict__ grad,
-                                            const double* __restrict__ squared_norm, float lr, float momentum,
-                                            float weight_decay, int64_t numel) {
+                                            const float* __restrict__ grad, const double* __restrict__ squared_norm,
+                                            float lr, float momentum, float weight_decay, int64_t numel) {
     momentum_step<true>(params, velocity, grad, squared_norm, lr, momentum, weight_decay, numel);
 }

@@ -1,18 +1,19 @@
 // softmax_xent.cu: loss = ln(sum(exp(logits))) - logits[label] a row, rank of the label, gradient of the mean loss
 //
 // Role       loss, top-1 and top-5 accuracy and gradient of a batch in one pass, added to the sums of an epoch
-// Shapes     logits, dlogits: [images, classes]; labels: [images]; rows: [images, 3], loss, top1, top5 of each; stats: [3],
-//            added to (+=). dlogits may be null, else it is written (=)
-// Types      f32 or bf16 logits; exponentials in f32, added up to f64 across threads; loss and its sums f64 in a fixed order
+// Shapes     logits, dlogits: [images, classes]; labels: [images]; rows: [images, 3], loss, top1, top5 of each; stats:
+//            [3], added to (+=). dlogits may be null, else it is written (=)
+// Types      f32 or bf16 logits; exponentials in f32, added up to f64 across threads; loss and its sums f64 in a fixed
+//            order
 // Launch     rows: 256 threads, a row to a warp or, with `block_rows` 1, to the block; sum: one block of 256 threads;
 //            barriers, warp shuffles, no atomics
-// Cost       2 elements of memory a logit (1 without gradient; a row is read three times, from the cache), about 25 FLOP:
-//            bound by memory bandwidth, or by the launch
+// Cost       2 elements of memory a logit (1 without gradient; a row is read three times, from the cache), about 25
+//            FLOP: bound by memory bandwidth, or by the launch
 // See        src/ops/softmax_xent/, tests/kernels/softmax_xent.rs
 
-#include "common.cuh"
-
 #include <cmath>
+
+#include "common.cuh"
 
 constexpr int kThreads = 256;
 constexpr int kWarpThreads = 32;
@@ -110,13 +111,15 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    softmax_xent_rows_bf16(__nv_bfloat16* dlogits, double* rows_stats, const __nv_bfloat16* logits, const uint32_t* labels,
-                           const int32_t* num_images, int max_images, int classes, int block_rows) {
+    softmax_xent_rows_bf16(__nv_bfloat16* dlogits, double* rows_stats, const __nv_bfloat16* logits,
+                           const uint32_t* labels, const int32_t* num_images, int max_images, int classes,
+                           int block_rows) {
     rows(dlogits, rows_stats, logits, labels, num_images, max_images, classes, block_rows);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    softmax_xent_sum_f64(double* stats, const double* __restrict__ rows_stats, const int32_t* num_images, int max_images) {
+    softmax_xent_sum_f64(double* stats, const double* __restrict__ rows_stats, const int32_t* num_images,
+                         int max_images) {
     const int64_t images = images_of(num_images, max_images);
     double sums[3] = {};
     for (int64_t image = threadIdx.x; image < images; image += kThreads) {

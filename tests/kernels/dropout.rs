@@ -3,11 +3,15 @@
 use crate::support::{Vector, device_or_skip, normal};
 use crate::tensors::{Float, IMAGES, Images, assert_bits, rounded};
 use half::bf16;
+use rand_core::RngCore;
 use scadles::device::cuda::CudaDevice;
 use scadles::ops::dropout::{self, cuda, cuda::Draw};
+use scadles::rng::{Philox, Stream};
 
 /// Around packs of 4 and of 8 and blocks of 256; images that begin within a pack.
 const LENGTHS: [usize; 9] = [1, 2, 7, 8, 31, 512, 513, 2047, 4100];
+
+const SEED: u64 = 0x1234_5678_9abc_def0;
 
 fn compare<E: Float>(
     device: &CudaDevice,
@@ -16,10 +20,9 @@ fn compare<E: Float>(
     (p, index, layers, ordinal): (f32, u64, u64, u64),
     aligned: bool,
 ) {
-    let seed = 0x1234_5678_9abc_def0;
     let x = rounded::<E>(&normal(images.n * per_image, 1));
     let draw_index = device.upload(&[index]).unwrap();
-    let draw = Draw { seed, index: draw_index.view(), layers, ordinal };
+    let draw = Draw { seed: SEED, index: draw_index.view(), layers, ordinal };
     let d_x = match images.n {
         0 => images.output(device, per_image, aligned),
         _ => images.input(device, &x, aligned),
@@ -28,7 +31,7 @@ fn compare<E: Float>(
     cuda::forward(device, p, draw, per_image, images.batch(&count), d_x.view(), y.view_mut()).unwrap();
     let wide: Vec<f32> = x.iter().map(|x| x.f32()).collect();
     let mut expected = vec![0.0; x.len()];
-    dropout::forward(p, seed, index.wrapping_mul(layers).wrapping_add(ordinal), &wide, &mut expected);
+    dropout::forward(p, SEED, index.wrapping_mul(layers).wrapping_add(ordinal), &wide, &mut expected);
     let what = format!("{images:?}, {per_image} elements, p {p}, draw {index} * {layers} + {ordinal}");
     assert_bits(&images.read(&y, per_image), &rounded::<E>(&expected), &what);
 
@@ -52,6 +55,10 @@ fn masks_are_those_of_the_cpu() {
         compare::<f32>(&device, IMAGES[1], 513, draw, true);
         compare::<bf16>(&device, IMAGES[1], 513, draw, true);
     }
+    // An element whose number is p itself is kept.
+    let word = Philox::new(SEED, Stream::Dropout, 3).next_u32();
+    let p = (word >> 8) as f32 / 16_777_216.0;
+    compare::<f32>(&device, IMAGES[1], 513, (p, 3, 1, 0), true);
 }
 
 #[test]

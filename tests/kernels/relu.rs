@@ -3,7 +3,7 @@
 use crate::support::{Vector, device_or_skip, edges, normal};
 use crate::tensors::{Float, IMAGES, Images, assert_bits, rounded};
 use half::bf16;
-use scadles::device::cuda::CudaDevice;
+use scadles::device::cuda::{Batch, CudaDevice};
 use scadles::ops::relu::cuda;
 
 /// Around packs and blocks; images that begin within a pack; more than the emulated device's grid.
@@ -46,6 +46,18 @@ fn the_gradient_stops_where_the_output_is_not_positive() {
     let images = Images { bucket: 1, n: 1 };
     compare::<f32>(&device, images, y.len(), (&y, &dy), true);
     compare::<bf16>(&device, images, y.len(), (&y, &dy), true);
+}
+
+#[test]
+fn a_count_outside_the_bucket_reaches_no_further() {
+    let Some(device) = device_or_skip("a_count_outside_the_bucket_reaches_no_further") else { return };
+    let y = Vector::new(&device, &[-1.0f32; 6]);
+    for (count, expected) in [(i32::MAX, 0.0), (3, 0.0), (-1, 5.0), (i32::MIN, 5.0)] {
+        let (count, mut dy) = (Vector::new(&device, &[count]), Vector::new(&device, &[5.0f32; 6]));
+        let batch = Batch { bucket: 2, count: count.view() };
+        cuda::backward_inplace(&device, 3, batch, y.view(), dy.view_mut()).unwrap();
+        assert_eq!(dy.read(), [expected; 6]);
+    }
 }
 
 #[test]
