@@ -22,6 +22,8 @@ mod input;
 mod max_pool2d;
 mod norm;
 mod pad_shortcut;
+#[path = "../layer_ops/reference.rs"]
+mod reference;
 mod relu;
 mod sgd;
 mod softmax_xent;
