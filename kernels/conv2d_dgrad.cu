@@ -104,16 +104,6 @@ __device__ __forceinline__ void dgrad_reduce(T* dx, const float* partials, const
     }
 }
 
-using Bf16 = __nv_bfloat16;
-using MmaTile128x128 = Tile<Bf16, 128, 128, 128, false>;
-using MmaTile128x64 = Tile<Bf16, 128, 64, 128, false>;
-using MmaTile64x64 = Tile<Bf16, 64, 64, 128, false>;
-using MmaTileGather = Tile<Bf16, 64, 64, 128, true>;
-using SimtTile128x128 = Tile<float, 128, 128, 256, false>;
-using SimtTile128x64 = Tile<float, 128, 64, 128, false>;
-using SimtTile64x64 = Tile<float, 64, 64, 64, false>;
-using SimtTileGather = Tile<float, 64, 64, 64, true>;
-
 extern "C" __global__ void __launch_bounds__(128, 2)
     conv2d_dgrad_mma_128x128_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter, const int32_t*
                                   num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int

@@ -1,4 +1,5 @@
-// conv2d_fprop.cu: y[n,p,q,k] = sum over (r,s,c) of x[n, p*stride - pad + r*dilation, q*stride - pad + s*dilation, c] * filter[k,r,s,c]
+// conv2d_fprop.cu: y[n,p,q,k] = sum over (r,s,c) of x[n, p*stride - pad + r*dilation, q*stride - pad + s*dilation, c] *
+// filter[k,r,s,c]
 //
 // Role       forward pass of convolutions and linear layers, with bias, ReLU and the statistics that batch norm needs
 // Shapes     x [images, H, W, C], filter [K, R, S, C], y [images, P, Q, K]; bias [K] or null; statistics [tiles, 2, K] or null;
@@ -178,16 +179,6 @@ __device__ __forceinline__ void fprop_reduce(T* y, float* statistics, const floa
         mean = total / static_cast<float>(min(kTile, rows - row0));
     }
 }
-
-using Bf16 = __nv_bfloat16;
-using MmaTile128x128 = Tile<Bf16, 128, 128, 128, false>;
-using MmaTile128x64 = Tile<Bf16, 128, 64, 128, false>;
-using MmaTile64x64 = Tile<Bf16, 64, 64, 128, false>;
-using MmaTileGather = Tile<Bf16, 64, 64, 128, true>;
-using SimtTile128x128 = Tile<float, 128, 128, 256, false>;
-using SimtTile128x64 = Tile<float, 128, 64, 128, false>;
-using SimtTile64x64 = Tile<float, 64, 64, 64, false>;
-using SimtTileGather = Tile<float, 64, 64, 64, true>;
 
 extern "C" __global__ void __launch_bounds__(128, 2)
     conv2d_fprop_mma_128x128_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const

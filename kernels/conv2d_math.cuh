@@ -243,3 +243,14 @@ __device__ __forceinline__ void store_f32(float* out, const float* staged, int r
         }
     });
 }
+
+// The tiles that are compiled.
+using Bf16 = __nv_bfloat16;
+using MmaTile128x128 = Tile<Bf16, 128, 128, 128, false>;
+using MmaTile128x64 = Tile<Bf16, 128, 64, 128, false>;
+using MmaTile64x64 = Tile<Bf16, 64, 64, 128, false>;
+using MmaTileGather = Tile<Bf16, 64, 64, 128, true>;
+using SimtTile128x128 = Tile<float, 128, 128, 256, false>;
+using SimtTile128x64 = Tile<float, 128, 64, 128, false>;
+using SimtTile64x64 = Tile<float, 64, 64, 64, false>;
+using SimtTileGather = Tile<float, 64, 64, 64, true>;
