@@ -100,8 +100,8 @@ struct Simt {
         // A 16-byte load is one access for two groups of eight lanes if lanes that differ in bit 0, or in bit 1, agree on the
         // address: rows do not depend on bit 0, columns not on bit 1.
         const int lane = threadIdx.x % 32;
-        lane_row = lane >> 1 & 1 | lane >> 4 << 1;
-        lane_column = lane & 1 | (lane >> 2 & 3) << 1;
+        lane_row = lane / 2 % 2 + lane / 16 * 2;
+        lane_column = lane % 2 + lane / 4 % 4 * 2;
         warp_row = warp / kWarpsN * 32;
         warp_column = warp % kWarpsN * 64;
 #pragma unroll
