@@ -234,7 +234,7 @@ extern "C" __global__ void __launch_bounds__(128, 3)
         part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(64, 5)
+extern "C" __global__ void __launch_bounds__(64, 6)
     conv2d_fprop_simt_64x64_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {

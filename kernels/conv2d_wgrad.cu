@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(128, 3)
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(64, 5)
+extern "C" __global__ void __launch_bounds__(64, 6)
     conv2d_wgrad_simt_64x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c, int
                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
                                 split_pixels, int64_t part_len) {
