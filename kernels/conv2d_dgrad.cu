@@ -158,7 +158,7 @@ extern "C" __global__ void __launch_bounds__(128, 3)
         accumulate, part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(44, 6)
+extern "C" __global__ void __launch_bounds__(64, 4)
     conv2d_dgrad_simt_64x64_f32(float* dx, float* partials, const float* dy, const float* filter, const int32_t*
                                 num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
                                 pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
