@@ -181,36 +181,36 @@ __device__ __forceinline__ void fprop_reduce(T* y, float* statistics, const floa
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
-    conv2d_fprop_mma_128x128_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                  float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                  p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_128x128_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                  const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r,
+                                  int s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTile128x128, Mma<MmaTile128x128, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_fprop_mma_128x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                 float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                 p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_128x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTile128x64, Mma<MmaTile128x64, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_fprop_mma_64x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_64x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTile64x64, Mma<MmaTile64x64, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_fprop_mma_gather_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                 float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                 p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_gather_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTileGather, Mma<MmaTileGather, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
@@ -218,8 +218,8 @@ extern "C" __global__ void __launch_bounds__(128, 4)
 
 extern "C" __global__ void __launch_bounds__(256, 1)
     conv2d_fprop_simt_128x128_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
-                                  const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int
-                                  s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+                                  const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r,
+                                  int s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<SimtTile128x128, Simt<SimtTile128x128, 4, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
@@ -227,8 +227,8 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 
 extern "C" __global__ void __launch_bounds__(128, 3)
     conv2d_fprop_simt_128x64_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
-                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int
-                                 s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<SimtTile128x64, Simt<SimtTile128x64, 4, 1, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
@@ -245,8 +245,8 @@ extern "C" __global__ void __launch_bounds__(64, 6)
 
 extern "C" __global__ void __launch_bounds__(64, 4)
     conv2d_fprop_simt_gather_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
-                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int
-                                 s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<SimtTileGather, Simt<SimtTileGather, 2, 1, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);

@@ -38,33 +38,33 @@ __device__ __forceinline__ void wgrad(float* dfilter, const typename TileT::Elem
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
-    conv2d_wgrad_mma_128x128_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int
-                                  h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                  split_pixels, int64_t part_len) {
+    conv2d_wgrad_mma_128x128_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c,
+                                  int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                  int split_pixels, int64_t part_len) {
     wgrad<MmaTile128x128, Mma<MmaTile128x128, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_wgrad_mma_128x64_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_mma_128x64_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int h,
+                                 int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<MmaTile128x64, Mma<MmaTile128x64, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
     conv2d_wgrad_mma_64x64_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int h,
-                                int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                split_pixels, int64_t part_len) {
+                                int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                int split_pixels, int64_t part_len) {
     wgrad<MmaTile64x64, Mma<MmaTile64x64, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_wgrad_mma_gather_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_mma_gather_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int h,
+                                 int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<MmaTileGather, Mma<MmaTileGather, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
@@ -78,25 +78,25 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_wgrad_simt_128x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_simt_128x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c,
+                                 int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<SimtTile128x64, Simt<SimtTile128x64, 4, 1, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(64, 6)
-    conv2d_wgrad_simt_64x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c, int
-                                h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                split_pixels, int64_t part_len) {
+    conv2d_wgrad_simt_64x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c,
+                                int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                int split_pixels, int64_t part_len) {
     wgrad<SimtTile64x64, Simt<SimtTile64x64, 2, 1, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(64, 4)
-    conv2d_wgrad_simt_gather_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_simt_gather_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c,
+                                 int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<SimtTileGather, Simt<SimtTileGather, 2, 1, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
