@@ -4,7 +4,9 @@
 //! and, by `host`, on a small driver over the same kernel sources, compiled by the host's C++ compiler.
 
 mod add_scaled;
+mod coding;
 mod host;
 mod sgd;
 mod support;
+mod topk;
 mod weighted_sum;
