@@ -1,7 +1,8 @@
 //! What the tests of the `conv2d_*_wgmma` kernels share: shapes, tensors with garbage beyond the batch, comparison.
 
 use crate::conv2d_reference::{Case, Sums};
-use crate::support::{EMULATED, Vector, device_or_skip, normal};
+use crate::emulator::EMULATED;
+use crate::support::{Vector, device_or_skip, normal};
 use half::bf16;
 use scadles::device::cuda::{Batch, CudaDevice};
 use scadles::ops::conv2d::cuda::{Algorithm, Pass, Tile, algorithm};
