@@ -22,6 +22,8 @@ mod input;
 mod max_pool2d;
 mod norm;
 mod pad_shortcut;
+mod peak;
+mod peak_wgmma;
 mod relu;
 mod sgd;
 mod softmax_xent;
