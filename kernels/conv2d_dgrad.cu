@@ -104,83 +104,81 @@ __device__ __forceinline__ void dgrad_reduce(T* dx, const float* partials, const
     }
 }
 
-using Bf16 = __nv_bfloat16;
-using MmaTile128x128 = Tile<Bf16, 128, 128, 128, false>;
-using MmaTile128x64 = Tile<Bf16, 128, 64, 128, false>;
-using MmaTile64x64 = Tile<Bf16, 64, 64, 128, false>;
-using MmaTileGather = Tile<Bf16, 64, 64, 128, true>;
-using SimtTile128x128 = Tile<float, 128, 128, 256, false>;
-using SimtTile128x64 = Tile<float, 128, 64, 128, false>;
-using SimtTile64x64 = Tile<float, 64, 64, 64, false>;
-using SimtTileGather = Tile<float, 64, 64, 64, true>;
-
 extern "C" __global__ void __launch_bounds__(128, 2)
-    conv2d_dgrad_mma_128x128_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter, const int32_t*
-                                  num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                  pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+    conv2d_dgrad_mma_128x128_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter,
+                                  const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                  int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                  int64_t part_len) {
     dgrad<MmaTile128x128, Mma<MmaTile128x128, 2, 2, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_dgrad_mma_128x64_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter, const int32_t*
-                                 num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                 pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+    conv2d_dgrad_mma_128x64_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter,
+                                 const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                 int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                 int64_t part_len) {
     dgrad<MmaTile128x64, Mma<MmaTile128x64, 2, 2, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_dgrad_mma_64x64_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter, const int32_t*
-                                num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+    conv2d_dgrad_mma_64x64_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter,
+                                const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                int64_t part_len) {
     dgrad<MmaTile64x64, Mma<MmaTile64x64, 2, 2, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_dgrad_mma_gather_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter, const int32_t*
-                                 num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                 pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+    conv2d_dgrad_mma_gather_bf16(Bf16* dx, float* partials, const Bf16* dy, const Bf16* filter,
+                                 const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                 int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                 int64_t part_len) {
     dgrad<MmaTileGather, Mma<MmaTileGather, 2, 2, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-    conv2d_dgrad_simt_128x128_f32(float* dx, float* partials, const float* dy, const float* filter, const int32_t*
-                                  num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                  pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+    conv2d_dgrad_simt_128x128_f32(float* dx, float* partials, const float* dy, const float* filter,
+                                  const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                  int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                  int64_t part_len) {
     dgrad<SimtTile128x128, Simt<SimtTile128x128, 4, 2, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_dgrad_simt_128x64_f32(float* dx, float* partials, const float* dy, const float* filter, const int32_t*
-                                 num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                 pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+    conv2d_dgrad_simt_128x64_f32(float* dx, float* partials, const float* dy, const float* filter,
+                                 const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                 int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                 int64_t part_len) {
     dgrad<SimtTile128x64, Simt<SimtTile128x64, 4, 1, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);
 }
 
-extern "C" __global__ void __launch_bounds__(64, 6)
-    conv2d_dgrad_simt_64x64_f32(float* dx, float* partials, const float* dy, const float* filter, const int32_t*
-                                num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+extern "C" __global__ void __launch_bounds__(64, 4)
+    conv2d_dgrad_simt_64x64_f32(float* dx, float* partials, const float* dy, const float* filter,
+                                const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                int64_t part_len) {
     dgrad<SimtTile64x64, Simt<SimtTile64x64, 2, 1, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(64, 4)
-    conv2d_dgrad_simt_gather_f32(float* dx, float* partials, const float* dy, const float* filter, const int32_t*
-                                 num_images, int c, int h, int w, int k, int r, int s, int p, int q, int stride, int
-                                 pad, int dilation, int tap_stride, int tiles_m, int accumulate, int64_t part_len) {
+    conv2d_dgrad_simt_gather_f32(float* dx, float* partials, const float* dy, const float* filter,
+                                 const int32_t* num_images, int c, int h, int w, int k, int r, int s, int p, int q,
+                                 int stride, int pad, int dilation, int tap_stride, int tiles_m, int accumulate,
+                                 int64_t part_len) {
     dgrad<SimtTileGather, Simt<SimtTileGather, 2, 1, true, false>>(
         dx, partials, dy, filter, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, tap_stride, tiles_m,
         accumulate, part_len);

@@ -1,4 +1,5 @@
-// conv2d_fprop.cu: y[n,p,q,k] = sum over (r,s,c) of x[n, p*stride - pad + r*dilation, q*stride - pad + s*dilation, c] * filter[k,r,s,c]
+// conv2d_fprop.cu: y[n,p,q,k] = sum over (r,s,c) of x[n, p*stride - pad + r*dilation, q*stride - pad + s*dilation, c] *
+// filter[k,r,s,c]
 //
 // Role       forward pass of convolutions and linear layers, with bias, ReLU and the statistics that batch norm needs
 // Shapes     x [images, H, W, C], filter [K, R, S, C], y [images, P, Q, K]; bias [K] or null; statistics [tiles, 2, K] or null;
@@ -179,47 +180,37 @@ __device__ __forceinline__ void fprop_reduce(T* y, float* statistics, const floa
     }
 }
 
-using Bf16 = __nv_bfloat16;
-using MmaTile128x128 = Tile<Bf16, 128, 128, 128, false>;
-using MmaTile128x64 = Tile<Bf16, 128, 64, 128, false>;
-using MmaTile64x64 = Tile<Bf16, 64, 64, 128, false>;
-using MmaTileGather = Tile<Bf16, 64, 64, 128, true>;
-using SimtTile128x128 = Tile<float, 128, 128, 256, false>;
-using SimtTile128x64 = Tile<float, 128, 64, 128, false>;
-using SimtTile64x64 = Tile<float, 64, 64, 64, false>;
-using SimtTileGather = Tile<float, 64, 64, 64, true>;
-
 extern "C" __global__ void __launch_bounds__(128, 2)
-    conv2d_fprop_mma_128x128_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                  float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                  p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_128x128_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                  const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r,
+                                  int s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTile128x128, Mma<MmaTile128x128, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_fprop_mma_128x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                 float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                 p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_128x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTile128x64, Mma<MmaTile128x64, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_fprop_mma_64x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_64x64_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTile64x64, Mma<MmaTile64x64, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_fprop_mma_gather_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter, const
-                                 float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s, int
-                                 p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+    conv2d_fprop_mma_gather_bf16(Bf16* y, float* statistics, float* partials, const Bf16* x, const Bf16* filter,
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<MmaTileGather, Mma<MmaTileGather, 2, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
@@ -227,8 +218,8 @@ extern "C" __global__ void __launch_bounds__(128, 4)
 
 extern "C" __global__ void __launch_bounds__(256, 1)
     conv2d_fprop_simt_128x128_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
-                                  const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int
-                                  s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+                                  const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r,
+                                  int s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<SimtTile128x128, Simt<SimtTile128x128, 4, 2, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
@@ -236,8 +227,8 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 
 extern "C" __global__ void __launch_bounds__(128, 3)
     conv2d_fprop_simt_128x64_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
-                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int
-                                 s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<SimtTile128x64, Simt<SimtTile128x64, 4, 1, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);
@@ -254,8 +245,8 @@ extern "C" __global__ void __launch_bounds__(64, 6)
 
 extern "C" __global__ void __launch_bounds__(64, 4)
     conv2d_fprop_simt_gather_f32(float* y, float* statistics, float* partials, const float* x, const float* filter,
-                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int
-                                 s, int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
+                                 const float* bias, const int32_t* num_images, int c, int h, int w, int k, int r, int s,
+                                 int p, int q, int stride, int pad, int dilation, int relu, int64_t part_len) {
     fprop<SimtTileGather, Simt<SimtTileGather, 2, 1, true, true>>(
         y, statistics, partials, x, filter, bias, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, relu,
         part_len);

@@ -100,8 +100,8 @@ struct Simt {
         // A 16-byte load is one access for two groups of eight lanes if lanes that differ in bit 0, or in bit 1, agree on the
         // address: rows do not depend on bit 0, columns not on bit 1.
         const int lane = threadIdx.x % 32;
-        lane_row = lane >> 1 & 1 | lane >> 4 << 1;
-        lane_column = lane & 1 | (lane >> 2 & 3) << 1;
+        lane_row = lane / 2 % 2 + lane / 16 * 2;
+        lane_column = lane % 2 + lane / 4 % 4 * 2;
         warp_row = warp / kWarpsN * 32;
         warp_column = warp % kWarpsN * 64;
 #pragma unroll
@@ -243,3 +243,14 @@ __device__ __forceinline__ void store_f32(float* out, const float* staged, int r
         }
     });
 }
+
+// The tiles that are compiled.
+using Bf16 = __nv_bfloat16;
+using MmaTile128x128 = Tile<Bf16, 128, 128, 128, false>;
+using MmaTile128x64 = Tile<Bf16, 128, 64, 128, false>;
+using MmaTile64x64 = Tile<Bf16, 64, 64, 128, false>;
+using MmaTileGather = Tile<Bf16, 64, 64, 128, true>;
+using SimtTile128x128 = Tile<float, 128, 128, 256, false>;
+using SimtTile128x64 = Tile<float, 128, 64, 128, false>;
+using SimtTile64x64 = Tile<float, 64, 64, 64, false>;
+using SimtTileGather = Tile<float, 64, 64, 64, true>;

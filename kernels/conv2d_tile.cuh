@@ -119,7 +119,8 @@ struct Pixels {
     Window window;
     int offset[Layout::kPasses], h[Layout::kPasses], w[Layout::kPasses];
     Tap tap;
-    int shift, shift_h, shift_w;  // of the tap, in elements and in pixels
+    unsigned shift;        // of the tap, in elements
+    int shift_h, shift_w;  // and in pixels
 
     __device__ __forceinline__ Pixels(const T* images_, const Window& window_, int row0, int rows, int depth0)
         : window(window_), tap(depth0 + Layout::chunk() * TileT::kLanes, window_.taps_w, window_.c) {
@@ -141,13 +142,14 @@ struct Pixels {
     __device__ __forceinline__ void place() {
         shift_h = tap.r < window.taps_h ? tap.r * window.tap_step : kOutside;
         shift_w = tap.s * window.tap_step;
-        shift = (tap.r * window.w + tap.s) * window.tap_step * window.c + tap.c;
+        // Unsigned, since beyond the last tap it may overflow; then it addresses nothing.
+        shift = static_cast<unsigned>(tap.r * window.w + tap.s) * window.tap_step * window.c + tap.c;
     }
     __device__ __forceinline__ bool whole() const { return window.c % TileT::kLanes == 0; }
     __device__ __forceinline__ bool inside(int pass) const {
         return within(h[pass] + shift_h, window.h) && within(w[pass] + shift_w, window.w);
     }
-    __device__ __forceinline__ const T* address(int pass) const { return images + (offset[pass] + shift); }
+    __device__ __forceinline__ const T* address(int pass) const { return images + static_cast<int>(offset[pass] + shift); }
     __device__ __forceinline__ T element(int pass, int e) const {
         Pixels at = *this;
         at.advance(e);
@@ -208,7 +210,7 @@ struct FilterTaps {
     int channels, taps_w, columns, end_r;
     int pitch, tap_h, tap_w;  // elements from an output channel, and from a tap, to the next
     Tap tap;                  // its c is an output channel
-    int offset;
+    unsigned offset;          // beyond the last tap it may overflow; then it addresses nothing
 
     __device__ __forceinline__ FilterTaps(const T* filter_, const Conv2d& conv, const Window& window, int r0, int s0,
                                           int tap_stride, int column0, int depth0)
@@ -233,10 +235,9 @@ struct FilterTaps {
         tap.c += Layout::kDepthsPerPass;
         if (tap.c >= channels) {
             tap.wrap(taps_w, channels);
-            // Beyond the last tap there is nothing to address.
             if (tap.r < end_r) place();
         } else {
-            offset += Layout::kDepthsPerPass * pitch;
+            offset += static_cast<unsigned>(Layout::kDepthsPerPass) * pitch;
         }
     }
     __device__ __forceinline__ void next_step() {}

@@ -1,4 +1,5 @@
-// conv2d_wgrad.cu: dfilter[k,r,s,c] = sum over (n,p,q) of dy[n,p,q,k] * x[n, p*stride - pad + r*dilation, q*stride - pad + s*dilation, c]
+// conv2d_wgrad.cu: dfilter[k,r,s,c] = sum over (n,p,q) of dy[n,p,q,k] *
+// x[n, p*stride - pad + r*dilation, q*stride - pad + s*dilation, c]
 //
 // Role       gradient of the filter of convolutions and linear layers
 // Shapes     x [images, H, W, C], dy [images, P, Q, K], dfilter [K, R, S, C] or parts of it [parts, part_len]; num_images [1],
@@ -36,44 +37,34 @@ __device__ __forceinline__ void wgrad(float* dfilter, const typename TileT::Elem
     store_f32<TileT>(dfilter + blockIdx.y * part_len, staged, row0, conv.k, column0, columns);
 }
 
-using Bf16 = __nv_bfloat16;
-using MmaTile128x128 = Tile<Bf16, 128, 128, 128, false>;
-using MmaTile128x64 = Tile<Bf16, 128, 64, 128, false>;
-using MmaTile64x64 = Tile<Bf16, 64, 64, 128, false>;
-using MmaTileGather = Tile<Bf16, 64, 64, 128, true>;
-using SimtTile128x128 = Tile<float, 128, 128, 256, false>;
-using SimtTile128x64 = Tile<float, 128, 64, 128, false>;
-using SimtTile64x64 = Tile<float, 64, 64, 64, false>;
-using SimtTileGather = Tile<float, 64, 64, 64, true>;
-
 extern "C" __global__ void __launch_bounds__(128, 2)
-    conv2d_wgrad_mma_128x128_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int
-                                  h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                  split_pixels, int64_t part_len) {
+    conv2d_wgrad_mma_128x128_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c,
+                                  int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                  int split_pixels, int64_t part_len) {
     wgrad<MmaTile128x128, Mma<MmaTile128x128, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_wgrad_mma_128x64_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_mma_128x64_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int h,
+                                 int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<MmaTile128x64, Mma<MmaTile128x64, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
     conv2d_wgrad_mma_64x64_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int h,
-                                int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                split_pixels, int64_t part_len) {
+                                int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                int split_pixels, int64_t part_len) {
     wgrad<MmaTile64x64, Mma<MmaTile64x64, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-    conv2d_wgrad_mma_gather_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_mma_gather_bf16(float* dfilter, const Bf16* x, const Bf16* dy, const int32_t* num_images, int c, int h,
+                                 int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<MmaTileGather, Mma<MmaTileGather, 2, 2, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
@@ -87,25 +78,25 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    conv2d_wgrad_simt_128x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_simt_128x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c,
+                                 int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<SimtTile128x64, Simt<SimtTile128x64, 4, 1, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(64, 6)
-    conv2d_wgrad_simt_64x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c, int
-                                h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                split_pixels, int64_t part_len) {
+    conv2d_wgrad_simt_64x64_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c,
+                                int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                int split_pixels, int64_t part_len) {
     wgrad<SimtTile64x64, Simt<SimtTile64x64, 2, 1, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }
 
 extern "C" __global__ void __launch_bounds__(64, 4)
-    conv2d_wgrad_simt_gather_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c, int
-                                 h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation, int
-                                 split_pixels, int64_t part_len) {
+    conv2d_wgrad_simt_gather_f32(float* dfilter, const float* x, const float* dy, const int32_t* num_images, int c,
+                                 int h, int w, int k, int r, int s, int p, int q, int stride, int pad, int dilation,
+                                 int split_pixels, int64_t part_len) {
     wgrad<SimtTileGather, Simt<SimtTileGather, 2, 1, false, false>>(
         dfilter, x, dy, num_images, {c, h, w, k, r, s, p, q, stride, pad, dilation}, split_pixels, part_len);
 }

@@ -4,8 +4,8 @@
 // Shapes     x, pixels: [images, H, W, C], C at most 4; placements: [images, 3], of the crop's rows below the image's
 //            top, its columns right of the left side, and 1 if it is mirrored left to right
 // Types      u8 in, f32 or bf16 out; product and sum are rounded apart, so that f32 has the CPU's bits
-// Launch     blocks of an image x images, 256 threads; a thread writes packs of 16 bytes if `packs`; no barrier, no
-//            atomics
+// Launch     blocks of an image x images (along y, then z), up to 256 threads; a thread writes packs of 16 bytes if
+//            `packs`; no barrier, no atomics
 // Cost       1 byte read and an element written, about 15 integer operations and 2 FLOP an element: bound by memory
 //            bandwidth in f32, near it in bf16
 // See        src/ops/input/, tests/kernels/input.rs
@@ -23,32 +23,31 @@ __device__ __forceinline__ void write(T* __restrict__ x, const uint8_t* __restri
     int channel = first % c;
     int column = first / c % w;
     int line = first / c / w;
-    T values[kLen];
+    Pack<T> pack;
 #pragma unroll
     for (int i = 0; i < kLen; ++i) {
-        // Sums in i64: any placement is allowed.
-        const int64_t from_line = static_cast<int64_t>(line) + crop.offset_h;
-        const int64_t from_column = static_cast<int64_t>(crop.flip ? w - 1 - column : column) + crop.offset_w;
+        const int from_line = line + crop.offset_h;
+        const int from_column = (crop.flip ? w - 1 - column : column) + crop.offset_w;
         const bool inside = from_line >= 0 && from_line < h && from_column >= 0 && from_column < w;
-        const float pixel = inside ? static_cast<float>(pixels[(from_line * w + from_column) * c + channel]) : 0.0f;
+        // Loaded in any case, from inside the image, so that no branch parts the loads of a pack, nor its store.
+        const int near_line = min(max(from_line, 0), h - 1);
+        const int near_column = min(max(from_column, 0), w - 1);
+        const uint8_t near = pixels[(near_line * w + near_column) * c + channel];
+        const float pixel = inside ? static_cast<float>(near) : 0.0f;
         const float s = channel < 2 ? (channel == 0 ? scale[0] : scale[1]) : (channel == 2 ? scale[2] : scale[3]);
         const float o = channel < 2 ? (channel == 0 ? offset[0] : offset[1]) : (channel == 2 ? offset[2] : offset[3]);
-        values[i] = from_float<T>(multiply_add(pixel, s, o));
-        if (++channel == c) {
-            channel = 0;
-            if (++column == w) {
-                column = 0;
-                ++line;
-            }
-        }
+        pack.at[i] = from_float<T>(multiply_add(pixel, s, o));
+        const bool next_pixel = ++channel == c;
+        channel = next_pixel ? 0 : channel;
+        column += next_pixel;
+        const bool next_line = column == w;
+        column = next_line ? 0 : column;
+        line += next_line;
     }
     if constexpr (kLen > 1) {
-        Pack<T> pack;
-#pragma unroll
-        for (int i = 0; i < kLen; ++i) pack.at[i] = values[i];
         store_pack(x + first, pack);
     } else {
-        x[first] = values[0];
+        x[first] = pack.at[0];
     }
 }
 
@@ -61,17 +60,20 @@ __device__ __forceinline__ void input(T* x, const uint8_t* pixels, const int32_t
     const int start = static_cast<int>(global_thread_index());
     const int stride = static_cast<int>(grid_stride());
     constexpr int kLen = Pack<T>::kLen;
-    for (int64_t image = blockIdx.y; image < images; image += gridDim.y) {
-        const Crop crop{placements[3 * image], placements[3 * image + 1], placements[3 * image + 2]};
-        T* const to = x + image * per_image;
-        const uint8_t* const from = pixels + image * per_image;
-        if (packs) {
-            for (int i = start; i < per_image / kLen; i += stride) {
-                write<T, kLen>(to, from, i * kLen, h, w, c, crop, scale, offset);
-            }
-        } else {
-            for (int i = start; i < per_image; i += stride) write<T, 1>(to, from, i, h, w, c, crop, scale, offset);
+    // One image a block: in a loop over images nvcc stores packs in parts.
+    const int64_t image = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
+    if (image >= images) return;
+    // Offsets further out change nothing and could overflow.
+    const Crop crop{min(max(placements[3 * image], -h), h), min(max(placements[3 * image + 1], -w), w),
+                    placements[3 * image + 2]};
+    T* const to = x + image * per_image;
+    const uint8_t* const from = pixels + image * per_image;
+    if (packs) {
+        for (int i = start; i < per_image / kLen; i += stride) {
+            write<T, kLen>(to, from, i * kLen, h, w, c, crop, scale, offset);
         }
+    } else {
+        for (int i = start; i < per_image; i += stride) write<T, 1>(to, from, i, h, w, c, crop, scale, offset);
     }
 }
 

@@ -209,5 +209,5 @@ fn fprop_refuses_other_lengths() {
     let said = refused(split, &x, batch, None);
     assert_eq!(said, "kernel conv2d_fprop: scratch has 7 elements, expected 960");
     let said = refused(whole, &x, Batch { bucket: 1 << 30, ..batch }, None);
-    assert!(said.contains("the number of pixels of a batch is"), "{said}");
+    assert!(said.contains("the number of pixels of a batch and a tile is"), "{said}");
 }

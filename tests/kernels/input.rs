@@ -105,6 +105,12 @@ fn images_have_the_bits_of_the_cpu() {
 }
 
 #[test]
+fn more_images_than_a_grid_has_blocks_along_y() {
+    let Some(device) = device_or_skip("more_images_than_a_grid_has_blocks_along_y") else { return };
+    compare::<f32>(&device, Images { bucket: 65_537, n: 65_537 }, (1, 1, 1), true);
+}
+
+#[test]
 fn input_refuses_what_it_cannot_do() {
     let Some(device) = device_or_skip("input_refuses_what_it_cannot_do") else { return };
     let images = Images { bucket: 1, n: 1 };

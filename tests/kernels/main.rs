@@ -24,6 +24,8 @@ mod norm;
 mod pad_shortcut;
 mod peak;
 mod peak_wgmma;
+#[path = "../layer_ops/reference.rs"]
+mod reference;
 mod relu;
 mod sgd;
 mod softmax_xent;

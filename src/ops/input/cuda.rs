@@ -5,9 +5,11 @@ use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, Grid, View, Vie
 use crate::ops::row_tiles::{check_batch, int, pack_len, packs};
 use crate::shape::ImageShape;
 
-const THREADS: u32 = 256;
+/// Most threads of a block, and the fewest, a warp.
+const THREADS: usize = 256;
+const WARP: usize = 32;
 
-/// Most blocks in y; a block takes several images of more.
+/// Most blocks in y; more images lie in several layers along z.
 const MAX_BLOCKS_Y: usize = 65_535;
 
 /// Packs of an image that a thread writes, so that a block does not end after one.
@@ -43,17 +45,21 @@ pub fn write_batch<E: Element>(
     int(kernel, "elements of an image", per_image)?;
     let packs = packs::<E>(per_image, &[x.address()]);
     let steps = if packs { per_image / pack_len::<E>() } else { per_image };
-    let blocks_x = steps.div_ceil(THREADS as usize * PACKS_A_THREAD);
+    let threads = steps.div_ceil(PACKS_A_THREAD).next_multiple_of(WARP).min(THREADS);
+    let blocks_x = steps.div_ceil(threads * PACKS_A_THREAD);
     let mut launch = device.launch(kernel)?;
     launch.output(&mut x).input(&pixels).input(&placements).input(&batch.count).scalar(max_images);
     launch.scalar(image.h as i32).scalar(image.w as i32).scalar(image.c as i32).scalar(i32::from(packs));
     scale.iter().chain(&offset).for_each(|value| {
         launch.scalar(*value);
     });
-    let blocks = [blocks_x as u32, bucket.min(MAX_BLOCKS_Y) as u32, 1];
+    let blocks_y = bucket.min(MAX_BLOCKS_Y);
+    let blocks = [blocks_x as u32, blocks_y as u32, bucket.div_ceil(blocks_y) as u32];
     // SAFETY: the arguments are the kernel's, in order and type; it stays below `bucket` images of each, and reads no pixel
     // outside its image whatever the placement.
     unsafe {
-        launch.run(Grid { blocks, threads: THREADS, shared_bytes: 0 }, || format!("{bucket} of {image:?}"))
+        launch.run(Grid { blocks, threads: threads as u32, shared_bytes: 0 }, || {
+            format!("{bucket} of {image:?}")
+        })
     }
 }

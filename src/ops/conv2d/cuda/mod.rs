@@ -224,21 +224,21 @@ fn check(op: &'static str, shape: &Conv2dShape, batch: Batch<'_>) -> Result<(), 
     }
     check_len(op, "count", batch.count.len(), 1)?;
     let Conv2dShape { c, h, w, k, r, s, stride, pad, dilation } = *shape;
-    let pixels = batch.bucket.max(1).saturating_mul((shape.p() * shape.q()).max(h * w));
-    let span = (h.max(w) + 2 * pad).saturating_mul(4);
+    let tile = MAX_TILE_ROWS;
+    let pixels = batch.bucket.max(1).saturating_mul((shape.p() * shape.q()).max(h * w)).saturating_add(tile);
+    let span = (h.max(w) + 2 * pad).saturating_add(stride).saturating_mul(4);
     // The smallest grid of pixels that rows count: an output image, or a class of an input image.
     let grid = (shape.p() * shape.q()).min((h / stride).max(1) * (w / stride).max(1));
-    let images = batch.bucket.min(MAX_TILE_ROWS.div_ceil(grid) + 1);
+    let images = tile.div_ceil(grid) + 1;
     let padded = |h: usize, w: usize, c: usize| h.saturating_mul(w).saturating_mul(c).saturating_mul(images);
     let x = padded(h + 2 * pad, w + 2 * pad, c);
     let y = padded(shape.p() + r * dilation, shape.q() + s * dilation, k);
     for (what, value) in [
-        ("the number of pixels of a batch", pixels),
+        ("the number of pixels of a batch and a tile", pixels),
         ("elements of the padded input images of a tile", x),
         ("elements of the padded output images of a tile", y),
         ("elements of the filter", shape.filter_len()),
-        ("four times the padded input", span),
-        ("stride", stride),
+        ("four times the padded input and the stride", span),
     ] {
         if i32::try_from(value).is_err() {
             return Err(CudaError::OutOfRange { kernel: op, what, value: value as f32, range: "below 2^31" });
