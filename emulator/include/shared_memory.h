@@ -1,0 +1,16 @@
+// shared_memory.h: addresses in the block's shared memory
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace emulator {
+
+// What instructions that take 32-bit addresses of shared memory call `pointer`, and back, for dynamic shared memory.
+uint32_t shared_address(const void* pointer);
+unsigned char* at_shared_address(uint32_t address);
+
+// Whether these bytes are shared memory of the block.
+bool is_shared(const void* pointer, size_t bytes);
+
+}  // namespace emulator
