@@ -1,7 +1,8 @@
 //! What the tests of the `conv2d_*_wgmma` kernels share: shapes, tensors with garbage beyond the batch, comparison.
 
 use crate::conv2d_reference::{Case, Sums};
-use crate::support::{HOST_DRIVER, Vector, device_or_skip, normal};
+use crate::emulator::EMULATED;
+use crate::support::{Vector, device_or_skip, normal};
 use half::bf16;
 use scadles::device::cuda::{Batch, CudaDevice};
 use scadles::ops::conv2d::cuda::{Algorithm, Pass, Tile, algorithm};
@@ -45,7 +46,7 @@ pub fn hopper_or_skip(test: &str) -> Option<CudaDevice> {
     if device.has_kernel("conv2d_wgrad_wgmma_sum_f32") {
         return Some(device);
     }
-    assert!(env::var_os(HOST_DRIVER).is_none(), "the host driver has every kernel");
+    assert!(env::var_os(EMULATED).is_none(), "the host driver has every kernel");
     println!("skipped: {test} ({} is no Hopper)", device.name());
     None
 }
