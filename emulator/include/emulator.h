@@ -5,6 +5,10 @@
 // build has ordinary ones, and one operating system's thread.
 #pragma once
 
+#ifndef SCADLES_EMULATOR
+#define SCADLES_EMULATOR 1
+#endif
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

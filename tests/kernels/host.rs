@@ -6,8 +6,7 @@ use std::env;
 #[test]
 fn every_kernel_test_passes_on_the_emulator() {
     let Some(emulator) = emulator_or_skip("every_kernel_test_passes_on_the_emulator") else { return };
-    let output =
-        emulator.command(env::current_exe().unwrap()).args(["--skip", "host::"]).output().unwrap();
+    let output = emulator.command(env::current_exe().unwrap()).args(["--skip", "host::"]).output().unwrap();
     let said = text(&output);
     assert!(output.status.success() && !said.contains("skipped:") && !said.contains(" 0 passed"), "{said}");
 }

@@ -16,7 +16,8 @@ pub const EMULATED: &str = "SCADLES_TEST_EMULATED";
 const SANITIZE: &str = "SCADLES_EMULATOR_SANITIZE";
 
 /// No contraction: a * b + c keeps its two roundings, whatever the processor. Hidden symbols are reached without a table.
-const FLAGS: &str = "-std=c++20 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas";
+const FLAGS: &str =
+    "-std=c++20 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas";
 const PLAIN: &str = "-O2 -march=native";
 const SANITIZED: &str =
     "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer";
