@@ -75,6 +75,8 @@ void check_dynamic_shared() {}
 
 bool is_shared(const void*, size_t) { return true; }
 
+size_t dynamic_shared_bytes() { return dynamic.bytes; }
+
 #else
 
 struct SharedMemory {
@@ -131,6 +133,8 @@ bool is_shared(const void* pointer, size_t bytes) {
     return within(core.dynamic_shared, shared_memory().bytes) || within(fixed.start, fixed.bytes);
 }
 
+size_t dynamic_shared_bytes() { return shared_memory().bytes; }
+
 #endif
 
 uint32_t shared_address(const void* pointer) {
@@ -140,11 +144,12 @@ uint32_t shared_address(const void* pointer) {
     return kStaticAddress | static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pointer) & (kStaticAddress - 1));
 }
 
-unsigned char* at_shared_address(uint32_t address) {
-    if (address < kDynamicAddress || address - kDynamicAddress > kMaxBytes) {
-        fail("%#x is not an address of dynamic shared memory", address);
+unsigned char* at_shared_address(uint32_t address, size_t bytes) {
+    const size_t offset = address - size_t{kDynamicAddress};
+    if (address < kDynamicAddress || offset + bytes > dynamic_shared_bytes()) {
+        fail("%zu bytes at %#x are not in dynamic shared memory", bytes, address);
     }
-    return core.dynamic_shared + (address - kDynamicAddress);
+    return core.dynamic_shared + offset;
 }
 
 }  // namespace emulator
