@@ -25,6 +25,8 @@ mod input;
 mod max_pool2d;
 mod norm;
 mod pad_shortcut;
+mod peak;
+mod peak_wgmma;
 #[path = "../layer_ops/reference.rs"]
 mod reference;
 mod relu;

@@ -12,6 +12,7 @@ mod error;
 mod graph;
 mod launch;
 mod memory;
+pub mod peak;
 mod pinned;
 mod probe;
 mod sgd;
