@@ -290,6 +290,19 @@ fn every_coding_has_the_bytes_of_the_cpu() {
             }
         }
     }
+    // Gaps of one, two and three bytes on both sides of each limit.
+    let mut at = vec![0];
+    for gap in [1, 127, 128, 129, 16_383, 16_384, 16_385, 1, 1] {
+        at.push(at.last().unwrap() + gap);
+    }
+    at.extend([BLOCK_LEN - 1, BLOCK_LEN, 2 * BLOCK_LEN - 1]);
+    let mut grad = vec![0.0; 2 * BLOCK_LEN];
+    at.iter().for_each(|&i| grad[i] = i as f32 + 1.0);
+    let config_of = |indices| TopKConfig { indices, ..config(at.len() as f64 / (2 * BLOCK_LEN) as f64) };
+    for indices in [IndexCoding::Delta, IndexCoding::Smallest] {
+        let mut pair = Pair::new(&device, grad.len(), &[], &config_of(indices), 1);
+        pair.step(&[grad.clone()], &[1.0], End::Sparse);
+    }
     // The largest numbers: bf16 has to stay finite.
     let config = TopKConfig { values: ValueCoding::Bf16, ..config(0.5) };
     let mut pair = Pair::new(&device, 6, &[], &config, 1);
@@ -341,13 +354,15 @@ fn a_bracket_that_misses_or_overflows_changes_nothing() {
     sampled(len).into_iter().for_each(|i| crowd[i] = if i % 10 == 0 { 3.0 } else { 1.0 });
     // As the plateau, but the key is the low end of the bracket and the candidates above it do not fit.
     let mut low = vec![2.0; len];
-    sampled(len).into_iter().for_each(|i| low[i] = if i % 10 == 0 { 3.0 } else { 1.0 });
+    sampled(len).into_iter().for_each(|i| low[i] = 3.0);
+    sampled(len).into_iter().take(2).for_each(|i| low[i] = 0.0);
+    let all_but_one = (len - 1) as f64 / len as f64;
     for (name, grad, density) in [
         ("above", above, 0.3),
         ("below", below, 0.3),
         ("plateau", plateau, 0.1),
         ("crowd", crowd, 0.1),
-        ("low", low, 0.9776),
+        ("low", low, all_but_one),
     ] {
         let other = Kind::Normal;
         let mut pair = Pair::new(&device, len, &[], &config(density), 1);
@@ -366,6 +381,22 @@ fn a_bracket_that_misses_or_overflows_changes_nothing() {
         Pair::new(&device, grad.len(), &[0..half, half..2 * half, 2 * half..grad.len()], &config, 1);
     pair.step(&[grad], &[1.0], End::Sparse);
     assert_eq!(pair.gpu.fallbacks(0), 1);
+}
+
+#[test]
+fn a_long_vector_is_shared_by_all_blocks() {
+    let Some(device) = open("a_long_vector_is_shared_by_all_blocks") else { return };
+    let len = 700_001;
+    let crowded = |i: usize| 2.0 + (i * 7919 % 10_007) as f32 * 1e-5;
+    let mut crowd: Vec<f32> = (0..len).map(crowded).collect();
+    sampled(len).into_iter().for_each(|i| crowd[i] = if i % 10 == 0 { 3.0 } else { 1.0 });
+    let mut pair = Pair::new(&device, len, &[], &config(0.1), 1);
+    pair.step(&[crowd], &[1.0], End::Sparse);
+    assert_eq!(pair.gpu.fallbacks(0), 1);
+    pair.gpu.reset(0).unwrap();
+    pair.cpu[0].reset();
+    pair.step(&[gradient(Kind::Normal, len, 1)], &[0.5], End::Sparse);
+    assert_eq!(pair.gpu.fallbacks(0), 0);
 }
 
 #[test]
