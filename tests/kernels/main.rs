@@ -5,6 +5,7 @@
 
 mod add_scaled;
 mod coding;
+mod compressors;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod host;
