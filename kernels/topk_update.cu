@@ -5,9 +5,9 @@
 //            histograms: [large groups, 2^11], zeros before and after a selection
 // Types      f32 in and out, product and sum rounded apart as on the CPU; squares and their sums f64, in a fixed order
 // Launch     one block of 256 threads a chunk, 128 bytes in flight a thread
-// Cost       12 * numel bytes, about 40 integer and 4 f64 operations an element: bound by memory bandwidth. Only keys
-//            strictly inside the bracket (about 1 %) are written again and counted in global memory, so that a plateau on
-//            one of its ends costs nothing.
+// Cost       12 * numel bytes, about 20 instructions an element, 3 of them f64: bound by memory bandwidth. Only keys strictly
+//            inside the bracket (about 1 %) are written again and counted in global memory, so that a plateau on one of
+//            its ends costs nothing.
 // See        src/compress/cuda/accumulate.rs, src/compress/scan.rs, tests/kernels/topk.rs
 
 #include "topk.cuh"
