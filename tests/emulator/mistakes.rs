@@ -82,7 +82,9 @@ fn passes(emulator: &Emulator, case: &str, seed: u32) -> bool {
     let output = run(emulator, case, seed);
     let said = text(&output);
     let passed = said.contains(&format!("nothing was found in {case}"));
-    assert_eq!(output.status.success(), passed, "{said}");
+    // Wrong numbers, or the emulator's own word: not a failure to run at all.
+    let told = said.contains("assertion `left == right` failed") || said.contains("emulator: kernel ");
+    assert!(output.status.success() == passed && told != passed, "{said}");
     passed
 }
 

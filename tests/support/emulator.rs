@@ -73,6 +73,7 @@ impl Emulator {
         if let Some(preload) = &self.preload {
             // Nobody frees what lives as long as the process.
             command.env("LD_PRELOAD", preload).env("ASAN_OPTIONS", "detect_leaks=0");
+            command.env("UBSAN_OPTIONS", "print_stacktrace=1");
         }
         command
     }

@@ -30,12 +30,13 @@ extern "C" __global__ void faults_beside_dynamic_shared(float* out, int bytes) {
     out[0] = shared[bytes - 1];
 }
 
+__device__ __noinline__ void store(float* to, int index) { to[index] = 0.0f; }
+
 // Only AddressSanitizer sees this: the next variable is another's.
 extern "C" __global__ void faults_beside_shared(float* out, int index) {
     __shared__ float values[8];
-    values[index] = 0.0f;
-    __syncthreads();
-    out[0] = values[index];
+    store(values, index);
+    out[0] = values[0];
 }
 
 extern "C" __global__ void faults_misaligned_copy(float* out, const float* x) {
