@@ -17,7 +17,7 @@ pub const SANITIZE: &str = "SCADLES_EMULATOR_SANITIZE";
 
 /// No contraction: a * b + c keeps its two roundings, whatever the processor. Hidden symbols are reached without a table.
 const FLAGS: &str = "-std=c++20 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi -Wno-parentheses";
-const PLAIN: &str = "-O2 -march=native";
+const PLAIN: &str = "-O2 -g1 -march=native";
 const SANITIZED: &str =
     "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer";
 
