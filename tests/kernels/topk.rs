@@ -160,11 +160,7 @@ fn a_bracket_that_misses_or_overflows_changes_nothing() {
     ] {
         let other = Kind::Normal;
         let mut pair = Pair::new(&device, len, &[], &config(density), 1);
-<<<<<<< HEAD
-        pair.step(std::slice::from_ref(&grad), &[1.0], End::Open);
-=======
         pair.step(&[grad], &[1.0], End::Open);
->>>>>>> w-compress
         assert_eq!(pair.gpu.fallbacks(0), 1, "{name}: the bracket was of use");
         pair.step(&[vec![0.0; len]], &[1.0], End::Sparse);
         pair.step(&[gradient(other, len, 4)], &[1.0], End::Sparse);
