@@ -62,12 +62,14 @@ fn fma_multiplies() {
 fn parts_of_a_block_are_refused() {
     let Some(device) = device_or_skip("parts_of_a_block_are_refused") else { return };
     let Product { rows, columns, depth, .. } = Product::MMA;
-    let (a, b) = (Vector::aligned(&device, &bf16s(&whole(rows * depth, 5))), bf16s(&whole(columns * depth, 7)));
+    let (a, b) =
+        (Vector::aligned(&device, &bf16s(&whole(rows * depth, 5))), bf16s(&whole(columns * depth, 7)));
     let b = Vector::aligned(&device, &b);
     let mut out = Vector::aligned(&device, &vec![0.0; Product::MMA.out_len(2) - 1]);
     let error = peak::mma(&device, out.view_mut(), a.view(), b.view(), 1).unwrap_err().to_string();
     assert_eq!(error, "kernel peak_mma_bf16: out has 32767 elements, expected 32768");
     let operand = Vector::new(&device, &[0.0; FMA_LANES]);
-    let error = peak::fma(&device, out.view_mut(), operand.view(), operand.view(), 1).unwrap_err().to_string();
+    let error =
+        peak::fma(&device, out.view_mut(), operand.view(), operand.view(), 1).unwrap_err().to_string();
     assert_eq!(error, "kernel peak_fma_f32: out has 32767 elements, expected 32768");
 }
