@@ -187,3 +187,20 @@ fn images_name_the_kernels_they_hold() {
         assert_eq!(found(name).unwrap_err().0, sys::CUresult::CUDA_ERROR_NOT_FOUND);
     }
 }
+
+#[test]
+fn hopper_images_need_a_hopper() {
+    let Some(device) = device_or_skip("hopper_images_need_a_hopper") else { return };
+    let capability = device.stream.context().compute_capability().unwrap();
+    let load = |image: &std::ffi::CStr| {
+        // SAFETY: an image as the emulator's driver takes it.
+        unsafe { result::module::load_data(image.as_ptr().cast()) }.map(drop).map_err(|error| error.0)
+    };
+    assert_eq!(load(c"emulated kernel file: matrix\n"), Ok(()));
+    let expected = match capability {
+        (9, 0) => Ok(()),
+        _ => Err(sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU),
+    };
+    assert_eq!(load(c"emulated kernel file: matrix_wgmma\n"), expected, "{capability:?}");
+    println!("capability {capability:?}");
+}

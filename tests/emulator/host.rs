@@ -25,3 +25,15 @@ fn every_part_passes_in_several_orders() {
         assert!(output.status.success() && ran, "seed {seed}: {said}");
     }
 }
+
+#[test]
+fn an_older_device_can_be_had() {
+    let Some(emulator) = own_kernels_or_skip("an_older_device_can_be_had") else { return };
+    for (variable, capability) in [("90", "(9, 0)"), ("80", "(8, 0)"), ("87", "(8, 7)")] {
+        let mut command = emulator.command(env::current_exe().unwrap());
+        command.args(["--exact", "driver::hopper_images_need_a_hopper", "--nocapture"]);
+        let output = command.env("SCADLES_EMULATOR_CAPABILITY", variable).output().unwrap();
+        let said = text(&output);
+        assert!(output.status.success() && said.contains(&format!("capability {capability}")), "{said}");
+    }
+}

@@ -101,8 +101,9 @@ struct Build {
     flags: Vec<String>,
     sanitize: bool,
     out: PathBuf,
-    /// Of the compiler, the flags, the processor and all headers.
-    common: Sha256,
+    /// Of the compiler, the flags, the processor and the headers, for sources of the emulator and for kernels.
+    of_emulator: Sha256,
+    of_kernels: Sha256,
 }
 
 /// A source file, or the text of one that is written.
@@ -110,6 +111,7 @@ struct Source {
     name: String,
     text: String,
     path: PathBuf,
+    is_kernel: bool,
 }
 
 impl Build {
@@ -125,17 +127,17 @@ impl Build {
         // -march=native compiles for what /proc/cpuinfo says.
         let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let processor = processor.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-        let mut common = Sha256::new();
-        common.update(version);
-        common.update(flags.join(" ") + processor);
-        for folder in ["emulator/include", "emulator/src", "emulator/src/driver", "kernels"] {
-            for path in files(&root.join(folder), &["h", "cuh"]) {
-                common.update(path.to_string_lossy().as_bytes());
-                common.update(fs::read(&path).unwrap());
-            }
-        }
+        let common = Sha256::new_with_prefix(version).chain_update(flags.join(" ") + processor);
+        let with_headers = |folders: &[&str]| {
+            let headers = folders.iter().flat_map(|folder| files(&root.join(folder), &["h", "cuh"]));
+            headers.fold(common.clone(), |hash, path| {
+                hash.chain_update(path.to_string_lossy().as_bytes()).chain_update(fs::read(&path).unwrap())
+            })
+        };
+        let of_emulator = with_headers(&["emulator/include", "emulator/src", "emulator/src/driver"]);
+        let of_kernels = with_headers(&["emulator/include", "kernels"]);
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
-        Self { compiler, flags, sanitize, out, common }
+        Self { compiler, flags, sanitize, out, of_emulator, of_kernels }
     }
 
     fn library(&self, name: &str, folders: &[&Path]) -> Emulator {
@@ -146,7 +148,12 @@ impl Build {
         let mut sources = Vec::new();
         for folder in ["emulator/src", "emulator/src/driver"] {
             for path in files(&root().join(folder), &["cc"]) {
-                sources.push(Source { name: stem(&path), text: fs::read_to_string(&path).unwrap(), path });
+                sources.push(Source {
+                    name: stem(&path),
+                    text: fs::read_to_string(&path).unwrap(),
+                    path,
+                    is_kernel: false,
+                });
             }
         }
         let mut kernels = Vec::new();
@@ -192,13 +199,14 @@ impl Build {
         text += &format!("// {}\n", hex(Sha256::new_with_prefix(&kernel)));
         let path = self.out.join(format!("{name}-{}.cc", hex(Sha256::new_with_prefix(&text))));
         fs::write(&path, &text).unwrap();
-        Source { name, text, path }
+        Source { name, text, path, is_kernel: true }
     }
 
     /// Compiles what is not there yet, several at a time.
     fn compile(&self, sources: &[Source]) -> Vec<PathBuf> {
         let object = |source: &Source| {
-            let hash = self.common.clone().chain_update(&source.text);
+            let common = if source.is_kernel { &self.of_kernels } else { &self.of_emulator };
+            let hash = common.clone().chain_update(&source.text);
             self.out.join(format!("{}-{}.o", source.name, hex(hash)))
         };
         let objects: Vec<PathBuf> = sources.iter().map(object).collect();
