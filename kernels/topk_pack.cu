@@ -16,15 +16,15 @@ constexpr int kBlockLen = 1 << 16;
 constexpr int kWords = kStripLen / 32;
 static_assert(kWords == kStripThreads, "each thread counts the bits of one word");
 
-// One bit per element of a strip, and in `before` how many there are before each word of them. `nibble(j)` are the bits of
-// this thread's pack j. All threads call it; returns the number of bits.
+// One bit per element of a strip, and how many there are before each word of them.
 struct StripBits {
     uint32_t words[kWords];
     uint32_t before[kWords];
 };
 
+// Fills it; `nibble(j)` are the bits of this thread's pack j. All threads call it.
 template <class Nibble>
-__device__ __forceinline__ uint32_t write_bits(StripBits* bits, Nibble nibble) {
+__device__ __forceinline__ void write_bits(StripBits* bits, Nibble nibble) {
     unsigned char* const bytes = reinterpret_cast<unsigned char*>(bits->words);
     __syncthreads();
 #pragma unroll
@@ -36,10 +36,8 @@ __device__ __forceinline__ uint32_t write_bits(StripBits* bits, Nibble nibble) {
     }
     __syncthreads();
     uint32_t all;
-    const uint32_t before = block_exclusive_sum(static_cast<uint32_t>(__popc(bits->words[threadIdx.x])), &all);
-    bits->before[threadIdx.x] = before;
+    bits->before[threadIdx.x] = block_exclusive_sum(static_cast<uint32_t>(__popc(bits->words[threadIdx.x])), &all);
     __syncthreads();
-    return all;
 }
 
 // Bits before pack j of this thread.
@@ -53,6 +51,44 @@ __device__ __forceinline__ float round_to_bf16(float x) {
     const float rounded = to_float(from_float<__nv_bfloat16>(x));
     const bool overflow = key_of(rounded) > kLargestFinite;
     return overflow ? __uint_as_float(0x7f7f0000u | (__float_as_uint(x) & 0x80000000u)) : rounded;
+}
+
+// Bits of the elements whose key is at least `least`: bit 4 * j + e for element e of pack j.
+__device__ __forceinline__ uint32_t bits_from(const Pack<float> (&x)[kPacks], uint32_t least) {
+    uint32_t bits = 0;
+#pragma unroll
+    for (int j = 0; j < kPacks; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) bits |= static_cast<uint32_t>(key_of(x[j].at[e]) >= least) << (4 * j + e);
+    }
+    return bits;
+}
+
+// Bits of the elements [begin, end) of the strip.
+__device__ __forceinline__ uint32_t bits_of_range(int begin, int end) {
+    uint32_t bits = 0;
+#pragma unroll 1
+    for (int j = 0; j < kPacks; ++j) {
+        const int at = 4 * (j * kStripThreads + static_cast<int>(threadIdx.x));
+        const int from = min(max(begin - at, 0), 4);
+        const int to = min(max(end - at, 0), 4);
+        bits |= ((1u << to) - (1u << min(from, to))) << (4 * j);
+    }
+    return bits;
+}
+
+// The first `count` of the bits of the strip that `bits` holds of this thread. All threads call it.
+__device__ __forceinline__ uint32_t first_bits(StripBits* strip_bits, uint32_t bits, uint32_t count) {
+    write_bits(strip_bits, [&](int j) { return bits >> (4 * j) & 0xf; });
+    uint32_t first = 0;
+#pragma unroll 1
+    for (int j = 0; j < kPacks; ++j) {
+        uint32_t rank = bits_before(*strip_bits, j);
+        for (uint32_t left = bits >> (4 * j) & 0xf; left != 0 && rank < count; left &= left - 1, ++rank) {
+            first |= (left & (~left + 1)) << (4 * j);
+        }
+    }
+    return first;
 }
 
 extern "C" __global__ void __launch_bounds__(kStripThreads, 3)
@@ -75,56 +111,41 @@ extern "C" __global__ void __launch_bounds__(kStripThreads, 3)
         x[j] = Pack<float>{};
         if (at < len) x[j] = load_four(from + at);  // the vector has room for whole packs
     }
-    uint32_t kept = 0;  // bit 4 * j + e: element e of pack j
+    uint32_t kept = 0;
     for (int chunk = chunk_begin; chunk < chunk_end; ++chunk) {
-        const int begin = static_cast<int>(chunk_start[chunk] - strip);
-        const int end = static_cast<int>(chunk_start[chunk + 1] - strip);
+        if (chunk_first[chunk] == chunk_first[chunk + 1]) continue;
         const uint32_t smallest = cut_smallest[chunk];
-        const uint32_t some_ties = cut_ties[chunk];
-        uint32_t above = 0;
-        uint32_t equal = 0;
-#pragma unroll
-        for (int j = 0; j < kPacks; ++j) {
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int at = 4 * (j * kStripThreads + static_cast<int>(threadIdx.x)) + e;
-                const uint32_t here = at >= begin && at < end;
-                // With some ties kept, `smallest` is the tied key itself.
-                const uint32_t key = key_of(x[j].at[e]);
-                above |= (here & (some_ties ? key > smallest : key >= smallest)) << (4 * j + e);
-                equal |= (here & (key == smallest)) << (4 * j + e);
-            }
-        }
-        if (some_ties != 0) {
-            write_bits(&bits, [&](int j) { return equal >> (4 * j) & 0xf; });
-#pragma unroll
-            for (int j = 0; j < kPacks; ++j) {
-                uint32_t rank = bits_before(bits, j);
-                for (uint32_t left = equal >> (4 * j) & 0xf; left != 0 && rank < some_ties; left &= left - 1, ++rank) {
-                    above |= (left & (~left + 1)) << (4 * j);
-                }
-            }
-        }
+        const uint32_t ties = cut_ties[chunk];
+        const bool is_strip = chunk_end - chunk_begin == 1;
+        const uint32_t here = is_strip && len == kStripLen ? 0xffffffffu
+                                                           : bits_of_range(static_cast<int>(chunk_start[chunk] - strip),
+                                                                           static_cast<int>(chunk_start[chunk + 1] - strip));
+        // With some ties kept, `smallest` is the tied key itself.
+        const uint32_t above = bits_from(x, smallest + (ties != 0)) & here;
         kept |= above;
+        if (ties != 0) kept |= first_bits(&bits, bits_from(x, smallest) & here & ~above, ties);
     }
     write_bits(&bits, [&](int j) { return kept >> (4 * j) & 0xf; });
-    const int in_block = static_cast<int>(strip % kBlockLen);
+    uint16_t* const to_position = positions + first;
+    float* const to_value = values + first;
+    const int in_block = static_cast<int>(blockIdx.x) % (kBlockLen / kStripLen) * kStripLen;
 #pragma unroll
     for (int j = 0; j < kPacks; ++j) {
         const int at = 4 * (j * kStripThreads + static_cast<int>(threadIdx.x));
-        if (at >= len) continue;
-        int64_t to = first + bits_before(bits, j);
+        const uint32_t nibble = kept >> (4 * j) & 0xf;
+        if (at >= len || (nibble == 0 && !drop_remainder)) continue;
+        uint32_t to = bits_before(bits, j);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            const bool is_kept = kept >> (4 * j + e) & 1;
-            if (is_kept) {
+            if (nibble >> e & 1) {
                 const float sent = to_bf16 ? round_to_bf16(x[j].at[e]) : x[j].at[e];
-                positions[to] = static_cast<uint16_t>(in_block + at + e);
-                values[to++] = sent;
+                to_position[to] = static_cast<uint16_t>(in_block + at + e);
+                to_value[to] = sent;
+                ++to;
                 x[j].at[e] = __fsub_rn(x[j].at[e], sent);
             }
             if (drop_remainder) x[j].at[e] = 0.0f;
         }
-        if (drop_remainder || (kept >> (4 * j) & 0xf) != 0) store_four(from + at, x[j]);
+        store_four(from + at, x[j]);
     }
 }

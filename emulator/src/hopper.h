@@ -41,14 +41,15 @@ struct Accumulator {
 
 struct Product {
     uint64_t a, b;
-    bool accumulate, trans_a, trans_b, done;
+    bool accumulate, trans_a, trans_b;
     unsigned arrived;
     std::shared_ptr<Accumulator> accumulator;
 };
 
+// What a thread's registers were when it had them back.
 struct Registers {
     const float* d;
-    uint64_t hash;
+    std::shared_ptr<const Accumulator> result;
 };
 
 // What a thread has issued.
@@ -56,7 +57,6 @@ struct Issued {
     uint64_t products = 0;
     std::vector<uint64_t> groups;  // products before each commit
     bool fenced = false;
-    bool uncommitted = false;
     std::vector<std::shared_ptr<Accumulator>> in_flight;
     std::vector<Registers> returned;
 };

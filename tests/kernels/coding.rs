@@ -166,6 +166,9 @@ fn every_rule_of_the_format_is_checked() {
         assert_eq!(decode_add(&bytes, &mut vec![0.0; numel]).is_ok(), is_valid, "{name}: the CPU disagrees");
         check(&device, &mut gpu, &bytes, numel, name);
     }
+    // Four bytes whose last three alone would be an index inside.
+    let bytes = by_hand(40_000, 2, &[4, 3], &body(&[5, 0x80, 0x80, 0x80, 1], &two));
+    check(&device, &mut receiver(&device, 40_000), &bytes, 40_000, "a varint of four bytes that fits");
     // A bit beyond the end of a block that does not end with a byte.
     let mut gpu = receiver(&device, 1_003);
     let mut bits = bitmap(&[4, 5]);

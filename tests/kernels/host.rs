@@ -39,17 +39,4 @@ fn the_program_tells_what_it_finds() {
     let mut doctor = emulator.command(scadles);
     let doctor = text(&doctor.arg("doctor").arg("--out").arg(out.path()).output().unwrap());
     assert!(doctor.contains("CUDA 13.0") && doctor.contains("emulator (sm_90, "), "{doctor}");
-    let mut run = emulator.command(scadles);
-    let run = run.args(["run", "--device", "cuda", "--out"]).arg(out.path().join("run")).output().unwrap();
-    let said = text(&run);
-    assert_eq!(run.status.code(), Some(2), "{said}");
-    assert!(said.contains("device cuda: ") && said.contains("use `--device cpu`"), "{said}");
-    let reason = match scadles::device::cuda::kernels().next() {
-        None => "this program was built without nvcc",
-        Some(_) if said.contains("runs none of the embedded kernels") => {
-            "build again with SCADLES_CUDA_ARCHS=sm_90"
-        }
-        Some(_) => "this version runs only these kernels on CUDA: add_scaled, sgd, weighted_sum",
-    };
-    assert!(said.contains(reason), "{said}");
 }

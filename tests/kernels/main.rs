@@ -8,6 +8,7 @@ mod avg_pool2d;
 mod batchnorm2d;
 mod bias;
 mod coding;
+mod compressors;
 mod conv2d_dgrad;
 mod conv2d_dgrad_wgmma;
 mod conv2d_fprop;

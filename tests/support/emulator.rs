@@ -13,12 +13,11 @@ use std::sync::{Mutex, OnceLock};
 /// Set in programs that [`Emulator::command`] starts.
 pub const EMULATED: &str = "SCADLES_TEST_EMULATED";
 /// Set to 1 to build with AddressSanitizer and UndefinedBehaviorSanitizer.
-const SANITIZE: &str = "SCADLES_EMULATOR_SANITIZE";
+pub const SANITIZE: &str = "SCADLES_EMULATOR_SANITIZE";
 
 /// No contraction: a * b + c keeps its two roundings, whatever the processor. Hidden symbols are reached without a table.
-const FLAGS: &str =
-    "-std=c++20 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas";
-const PLAIN: &str = "-O2 -march=native";
+const FLAGS: &str = "-std=c++20 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi -Wno-parentheses";
+const PLAIN: &str = "-O2 -g1 -march=native";
 const SANITIZED: &str =
     "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer";
 
@@ -74,6 +73,7 @@ impl Emulator {
         if let Some(preload) = &self.preload {
             // Nobody frees what lives as long as the process.
             command.env("LD_PRELOAD", preload).env("ASAN_OPTIONS", "detect_leaks=0");
+            command.env("UBSAN_OPTIONS", "print_stacktrace=1");
         }
         command
     }

@@ -37,6 +37,7 @@ enum Status : int {
     kCaptureUnmatched = 903,
     kCaptureIsolation = 905,
     kCaptureImplicit = 906,
+    kCaptureWrongThread = 908,
 };
 
 using Pointer = unsigned long long;
@@ -64,8 +65,8 @@ using Graph = std::vector<Operation>;
 // A recording. Streams that wait for its events take part in it.
 struct Capture {
     std::shared_ptr<Graph> graph = std::make_shared<Graph>();
-    bool invalid = false;
-    int mode = 0;
+    bool invalid = false, over = false;
+    bool of_thread = false;  // what its thread may call is limited
     std::vector<std::shared_ptr<Stream>> streams;  // the first one began it
 };
 

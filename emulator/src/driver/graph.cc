@@ -29,7 +29,7 @@ DRIVER_API cuStreamBeginCapture_v2(void* handle, int mode) {
     std::lock_guard guard(stream->lock);
     if (stream->capture != nullptr) return kIllegalState;
     stream->capture = std::make_shared<Capture>();
-    stream->capture->mode = mode;
+    stream->capture->of_thread = mode != kRelaxed;
     stream->capture->streams.push_back(stream);
     if (mode != kRelaxed) core.capture = stream->capture.get();
     return kSuccess;
@@ -46,7 +46,9 @@ DRIVER_API cuStreamEndCapture(void* handle, void** graph) {
     }
     if (capture == nullptr) return kIllegalState;
     if (capture->streams.front() != stream) return kCaptureUnmatched;
-    if (core.capture == capture.get()) core.capture = nullptr;
+    if (capture->of_thread && core.capture != capture.get()) return kCaptureWrongThread;
+    if (capture->of_thread) core.capture = nullptr;
+    capture->over = true;
     for (const auto& member : capture->streams) {
         std::lock_guard guard(member->lock);
         member->capture = nullptr;

@@ -206,6 +206,7 @@ DRIVER_API cuStreamWaitEvent(void* handle, void* event_handle, unsigned) {
     }
     {
         std::lock_guard guard(stream->lock);
+        if (capture != nullptr && capture->over) return kInvalidValue;
         if (capture != nullptr && stream->capture == nullptr) {
             stream->capture = capture;
             capture->streams.push_back(stream);

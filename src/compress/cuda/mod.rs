@@ -1,7 +1,7 @@
 //! [`DeviceCompressor`](super::DeviceCompressor) on a GPU that hosts several devices: the same residuals, selections and
 //! payload bytes, bit for bit, without the gradients leaving the GPU.
 //!
-//! Selection keeps the CPU's plan of work ([`super::topk`]): a sample brackets the key, one pass updates the vector and
+//! Selection keeps the CPU's plan of work (`topk.rs`): a sample brackets the key, one pass updates the vector and
 //! collects the keys in doubt, and where the guess was wrong the GPU finds out by itself and searches the vector. Norms are
 //! sums of `f64` in another fixed order than the CPU's, so their last bits may differ.
 

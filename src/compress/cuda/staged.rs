@@ -58,7 +58,7 @@ impl<T: Pod> Staged<T> {
     /// The host's side must not be written before the stream was waited for.
     pub unsafe fn queue_upload(&mut self, device: &CudaDevice, len: usize) -> Result<(), CudaError> {
         let (Some(host), Some(buffer)) = (&self.host, &mut self.device) else { return Ok(()) };
-        let [to] = buffer.view_mut().disjoint([0..len]);
+        let (to, _) = buffer.view_mut().split_at_mut(len);
         // SAFETY: the caller's promise.
         unsafe { device.queue_upload(device.stream(), host, to) }
     }

@@ -88,7 +88,8 @@ fn fma(gpu: &Gpu) -> Row {
         peak::fma(&device, out.view_mut(), left.view(), right.view(), 8)?;
         for (i, found) in gpu.values(out.view())?.into_iter().enumerate() {
             let expected = expected[i % expected.len()];
-            if !((f64::from(found) - expected).abs() <= 1e-3) {
+            let apart = (f64::from(found) - expected).abs();
+            if apart.is_nan() || apart > 1e-3 {
                 return Err(wrong(i, found.into(), expected));
             }
         }
@@ -112,7 +113,8 @@ fn product(gpu: &Gpu, name: &'static str, multiply: Multiply, shape: Product, pe
             let (row, column) = (i / columns % rows, i % columns);
             let term = |k: usize| a[row * depth + k].to_f64() * b[column * depth + k].to_f64();
             let expected = 8.0 * (0..depth).map(term).sum::<f64>();
-            if !((f64::from(found) - expected).abs() <= 1e-3) {
+            let apart = (f64::from(found) - expected).abs();
+            if apart.is_nan() || apart > 1e-3 {
                 return Err(wrong(i, found.into(), expected));
             }
         }
