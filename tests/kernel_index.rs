@@ -198,8 +198,7 @@ fn rows(table: &str) -> Vec<Row<'_>> {
 fn every_kernel_has_a_row_and_no_row_names_one_that_is_gone() {
     let table = read("kernels/README.md");
     let pending = read("results/PENDING-GPU.md");
-    let benches: String =
-        rust_files(&root().join("src/cli/bench/cuda")).iter().map(|path| read(path)).collect();
+    let benches: String = rust_files(&root().join("src/cli/bench/cuda")).iter().map(read).collect();
     let (kernels, rows) = (kernels(), rows(&table));
     let listed: Vec<&str> = rows.iter().map(|row| row.name).collect();
     let names: Vec<&str> = kernels.iter().map(|kernel| kernel.name.as_str()).collect();
@@ -241,8 +240,7 @@ fn every_kernel_has_a_row_and_no_row_names_one_that_is_gone() {
 /// Benchmarks call the launch code of every kernel: functions of an op, of the device, or the compressor.
 #[test]
 fn every_launch_file_is_called_by_a_benchmark() {
-    let benches: String =
-        rust_files(&root().join("src/cli/bench/cuda")).iter().map(|path| read(path)).collect();
+    let benches: String = rust_files(&root().join("src/cli/bench/cuda")).iter().map(read).collect();
     for kernel in kernels() {
         for path in kernel.seen("src/") {
             let path = path.strip_prefix(root()).unwrap();
