@@ -51,6 +51,9 @@ pub enum Error {
     /// The device to compute on.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
+    /// Computing on a GPU.
+    #[error(transparent)]
+    Cuda(#[from] crate::device::cuda::CudaError),
     /// A sink of records.
     #[error(transparent)]
     Metrics(#[from] crate::metrics::MetricsError),

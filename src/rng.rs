@@ -59,6 +59,12 @@ impl Philox {
         Self { key: [key as u32, (key >> 32) as u32], index, block: 0, buffer: [0; 4], used: 4 }
     }
 
+    /// What distinguishes its seed and purpose: the key of every block. The counter is the block's number and then the
+    /// index, 64 bits each, low word first.
+    pub(crate) fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// The 128 bits at `block` of this generator, without moving it. Inlined, so that a loop over blocks vectorises.
     #[inline(always)]
     pub fn block(&self, block: u64) -> [u32; 4] {

@@ -85,12 +85,17 @@ fn every_kernel_is_compiled_for_every_architecture() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         if path.extension().is_some_and(|extension| extension == "cu") {
             let arguments = fs::read_to_string(out.path().join(format!("{name}.fatbin"))).unwrap();
-            for target in [
+            let hopper = "arch=compute_90a,code=sm_90a";
+            let others = [
                 "arch=compute_87,code=sm_87",
-                "arch=compute_90,code=sm_90",
-                "arch=compute_90,code=compute_90",
-            ] {
-                assert!(arguments.contains(target), "{arguments}");
+                "arch=compute_90,code=sm_90 ",
+                "arch=compute_90,code=compute_90 ",
+            ];
+            // Instructions that only Hopper has are compiled for nothing else, and nothing else for Hopper alone.
+            let only_hopper = name.ends_with("_wgmma");
+            assert_eq!(arguments.contains(hopper), only_hopper, "{arguments}");
+            for target in others {
+                assert_eq!(arguments.contains(target), !only_hopper, "{arguments}");
             }
             assert!(table.contains(&format!("(\"{name}\", include_bytes!(")), "{table}");
         }

@@ -4,5 +4,5 @@ use scadles::cli::bench;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bench::main(std::env::args_os(), bench::rows())
+    bench::main(std::env::args_os(), bench::rows)
 }

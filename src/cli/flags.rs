@@ -65,9 +65,12 @@ pub struct ConfigFlags {
     /// virtual or real
     #[arg(long, value_name = "CLOCK")]
     clock: Option<String>,
-    /// Where to compute: cpu, cuda
+    /// Where to compute: auto, cpu, cuda
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+    /// Number format to compute in: f32, bf16
+    #[arg(long, value_name = "FORMAT")]
+    precision: Option<String>,
     /// Threads; 0: one per core
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<String>,
@@ -102,6 +105,7 @@ impl ConfigFlags {
             ("--delta", "compression.gate.delta", &self.delta),
             ("--clock", "cluster.clock", &self.clock),
             ("--device", "cluster.device", &self.device),
+            ("--precision", "cluster.precision", &self.precision),
             ("--threads", "run.threads", &self.threads),
         ];
         let given = plain.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value.as_ref()?)));

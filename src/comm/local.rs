@@ -24,6 +24,13 @@ impl LocalCommunicator {
         Err(CommError::Contributions { op, expected: self.world_size, found })
     }
 
+    fn reduced(&self, numel: usize) -> Traffic {
+        let bytes = (numel * size_of::<f32>()) as u64;
+        let sent_bytes = all_reduce_sent_bytes(bytes, self.world_size);
+        let elapsed = self.link.all_reduce_time(bytes, self.world_size);
+        Traffic { sent_bytes, received_bytes: sent_bytes, elapsed }
+    }
+
     fn gathered(&self, bytes_per_rank: impl Iterator<Item = u64> + Clone) -> Traffic {
         let bytes = all_gather_sent_bytes(bytes_per_rank.clone());
         Traffic {
@@ -50,10 +57,11 @@ impl Communicator for LocalCommunicator {
     }
 
     fn all_reduce_sum(&mut self, vector: &mut [f32]) -> Result<Traffic, CommError> {
-        let bytes = size_of_val(vector) as u64;
-        let sent_bytes = all_reduce_sent_bytes(bytes, self.world_size);
-        let elapsed = self.link.all_reduce_time(bytes, self.world_size);
-        Ok(Traffic { sent_bytes, received_bytes: sent_bytes, elapsed })
+        Ok(self.reduced(vector.len()))
+    }
+
+    fn all_reduce_hosted(&mut self, numel: usize) -> Result<Option<Traffic>, CommError> {
+        Ok(Some(self.reduced(numel)))
     }
 
     fn all_gather_bytes(

@@ -64,6 +64,10 @@ pub trait Communicator: Send {
     /// Replaces `vector`, the sum over the hosted devices, by the sum over all devices.
     fn all_reduce_sum(&mut self, vector: &mut [f32]) -> Result<Traffic, CommError>;
 
+    /// What [`Self::all_reduce_sum`] of `numel` elements costs where this process hosts every device, so that its sum is
+    /// already everybody's and may stay on a GPU; `None` where others must take part.
+    fn all_reduce_hosted(&mut self, numel: usize) -> Result<Option<Traffic>, CommError>;
+
     /// Gathers one block of bytes per hosted device and calls `visit(rank, block)` for every rank, ascending.
     fn all_gather_bytes(
         &mut self,

@@ -6,29 +6,47 @@
 use super::scan::{Bracket, key};
 
 /// Ranges up to this length are selected without a guess: all their keys are candidates.
-const SMALL_LEN: usize = 1 << 14;
+pub(super) const SMALL_LEN: usize = 1 << 14;
 const MIN_SAMPLES: usize = 1 << 11;
 const MAX_SAMPLES: usize = 1 << 15;
 const ELEMENTS_PER_SAMPLE: usize = 64;
 /// Standard errors of the sampled rank on each side: misses about 1 selection in 16,000.
 const STANDARD_ERRORS: f64 = 4.0;
 
+/// What of a sample brackets the wanted magnitude: ranks from 1, from the largest; none for an end that stays open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sampling {
+    pub samples: usize,
+    pub low_rank: Option<usize>,
+    pub high_rank: Option<usize>,
+}
+
+/// The sample that brackets the `kept`-th largest of `len` magnitudes; none where no guess is needed.
+pub(super) fn sampling(len: usize, kept: usize) -> Option<Sampling> {
+    if kept == len || len <= SMALL_LEN {
+        return None;
+    }
+    let samples = (len / ELEMENTS_PER_SAMPLE).clamp(MIN_SAMPLES, MAX_SAMPLES);
+    let share = kept as f64 / len as f64;
+    let rank = share * samples as f64;
+    let margin = STANDARD_ERRORS * (rank * (1.0 - share)).sqrt() + 2.0;
+    let low_rank = (rank + margin < samples as f64).then(|| (rank + margin) as usize + 1);
+    let high_rank = (rank - margin >= 1.0).then(|| (rank - margin) as usize + 1);
+    Some(Sampling { samples, low_rank, high_rank })
+}
+
 /// Bracket of the `kept`-th largest magnitude of `len` elements, read through `sample`.
 pub(super) fn guess(len: usize, kept: usize, sample: impl Fn(usize) -> f32) -> Bracket {
     if kept == len {
         return Bracket::exactly(0); // everything not zero is above it, every zero is a tie that is kept
     }
-    if len <= SMALL_LEN {
+    let Some(Sampling { samples, low_rank, high_rank }) = sampling(len, kept) else {
         return Bracket::ALL;
-    }
-    let samples = (len / ELEMENTS_PER_SAMPLE).clamp(MIN_SAMPLES, MAX_SAMPLES);
+    };
     let mut keys: Vec<u32> = (0..samples).map(|i| key(sample(position(i, len)))).collect();
-    let share = kept as f64 / len as f64;
-    let rank = share * samples as f64;
-    let margin = STANDARD_ERRORS * (rank * (1.0 - share)).sqrt() + 2.0;
-    let mut key_of_rank = |rank: usize| *keys.select_nth_unstable_by(rank, |a, b| b.cmp(a)).1;
-    let low = if rank + margin < samples as f64 { key_of_rank((rank + margin) as usize) } else { 0 };
-    let high = if rank - margin >= 1.0 { key_of_rank((rank - margin) as usize) } else { Bracket::ALL.high };
+    let mut key_of_rank = |rank: usize| *keys.select_nth_unstable_by(rank - 1, |a, b| b.cmp(a)).1;
+    let low = low_rank.map_or(0, &mut key_of_rank);
+    let high = high_rank.map_or(Bracket::ALL.high, key_of_rank);
     // A sample that is not finite must not hide numbers that are: the scan reports it.
     Bracket { low: low.min(Bracket::ALL.high), high: high.min(Bracket::ALL.high) }
 }

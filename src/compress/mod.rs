@@ -2,6 +2,7 @@
 
 mod bracket;
 pub mod coding;
+pub mod cuda;
 pub mod dgc;
 mod error;
 mod error_feedback;

@@ -201,11 +201,20 @@ fn resolve(plan: &Plan, brackets: &Brackets, scans: Vec<TileScan>, x: &[f32]) ->
         cuts.extend(found.iter().map(|(cut, _)| *cut));
         topk_sq.extend(found.iter().map(|(_, sq)| *sq));
     }
-    let mut norms = Norms { num_kept: cuts.iter().map(|cut| cut.kept).sum(), ..Norms::default() };
+    let tiles =
+        scans.iter().zip(&topk_sq).zip(&cuts).map(|((scan, topk_sq), cut)| (scan.sq, *topk_sq, cut.kept));
+    let norms = norms_of_tiles(plan, tiles);
+    (Selection { num_kept: norms.num_kept, cuts }, norms)
+}
+
+/// Norms from the squares, the kept squares and the number kept of each tile, summed in order.
+pub(super) fn norms_of_tiles(plan: &Plan, tiles: impl Iterator<Item = (f64, f64, usize)>) -> Norms {
+    let mut norms = Norms::default();
     let mut layers = vec![(0.0, 0.0); plan.num_layers()];
-    for ((tile, scan), topk) in plan.tiles.iter().zip(&scans).zip(topk_sq) {
-        layers[tile.layer].0 += scan.sq;
-        layers[tile.layer].1 += topk;
+    for (tile, (sq, topk_sq, kept)) in plan.tiles.iter().zip(tiles) {
+        layers[tile.layer].0 += sq;
+        layers[tile.layer].1 += topk_sq;
+        norms.num_kept += kept;
     }
     for (squared, topk) in layers {
         norms.squared += squared;
@@ -213,7 +222,7 @@ fn resolve(plan: &Plan, brackets: &Brackets, scans: Vec<TileScan>, x: &[f32]) ->
         norms.layer_sum += squared.sqrt();
         norms.layer_topk_sum += topk.sqrt();
     }
-    (Selection { num_kept: norms.num_kept, cuts }, norms)
+    norms
 }
 
 /// Cut and sum of kept squares of each tile of a group; none if the smallest kept key is not among the candidates.

@@ -3,47 +3,50 @@
 pub mod cuda;
 
 use crate::train::config::DeviceKind;
+use cuda::{CudaDevice, CudaError, Missing};
 
 /// A place to compute that was found and can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Device {
     /// The CPU backend, over the threads of the current rayon pool.
     Cpu,
+    /// A GPU.
+    Cuda(CudaDevice),
 }
 
 /// The device asked for cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// CUDA cannot be used here, not even for the kernels that exist.
+    /// CUDA cannot be used here.
+    #[error("device cuda: {0}. `--device cpu` (cluster.device = \"cpu\") trains without")]
+    CudaMissing(Missing),
+    /// The GPU is there but does not open.
+    #[error(transparent)]
+    Cuda(CudaError),
+    /// The CPU backend computes in f32.
     #[error(
-        "device cuda: {0}. Training needs the CPU in this version all the same: use `--device cpu` \
-         (cluster.device = \"cpu\")"
+        "precision bf16 needs an NVIDIA GPU in this version: use `--precision f32` (cluster.precision = \"f32\"), or see \
+         `scadles doctor` for what the GPU lacks"
     )]
-    CudaMissing(cuda::Missing),
-    /// CUDA works, but does not train yet.
-    #[error(
-        "device cuda: this version runs only these kernels on CUDA: {kernels}; training needs the CPU: use \
-         `--device cpu` (cluster.device = \"cpu\")"
-    )]
-    CudaTraining {
-        /// Names of the embedded kernels.
-        kernels: String,
-    },
+    CpuPrecision,
 }
 
 impl Device {
-    /// The device of that kind, or why it cannot be used and what to do.
+    /// The device of that kind, or why it cannot be used and what to do. `auto` takes the CPU where [`cuda::probe`] finds
+    /// something missing.
     ///
     /// # Errors
-    /// What is missing; for CUDA in this version always at least the training step.
+    /// What is missing, or what the driver says.
     pub fn open(kind: DeviceKind) -> Result<Self, DeviceError> {
         match kind {
             DeviceKind::Cpu => Ok(Self::Cpu),
-            DeviceKind::Cuda => Err(match cuda::probe().missing(0) {
-                Some(missing) => DeviceError::CudaMissing(missing),
-                None => DeviceError::CudaTraining { kernels: cuda::kernels().collect::<Vec<_>>().join(", ") },
-            }),
+            DeviceKind::Auto | DeviceKind::Cuda => match CudaDevice::open(0) {
+                Ok(gpu) => Ok(Self::Cuda(gpu)),
+                Err(CudaError::Missing(_)) if kind == DeviceKind::Auto => Ok(Self::Cpu),
+                Err(CudaError::Missing(missing)) => Err(DeviceError::CudaMissing(missing)),
+                Err(error) => Err(DeviceError::Cuda(error)),
+            },
         }
     }
 }

@@ -122,6 +122,9 @@ pub struct RunRecord {
     pub classes: usize,
     /// Trainable parameters.
     pub parameters: u64,
+    /// What computed the steps, as in `NVIDIA H200, bf16`; empty in files of earlier versions.
+    #[serde(default)]
+    pub computed_on: String,
     /// Mean stream rate per device, samples/s.
     pub rates: Vec<f64>,
     /// Why it ended.
@@ -169,6 +172,8 @@ pub enum Event<'a> {
         parameters: u64,
         /// Data set.
         data_set: &'a str,
+        /// What computes the steps.
+        computed_on: &'a str,
     },
     /// A step is done.
     Step(&'a StepRecord),

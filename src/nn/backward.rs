@@ -97,7 +97,7 @@ impl Executor {
 
 impl GradTarget {
     /// Where the layer's own contribution goes.
-    fn slot(&self) -> Option<super::memory::Slot> {
+    pub(super) fn slot(&self) -> Option<super::memory::Slot> {
         match *self {
             Self::Skip => None,
             Self::Write(slot) | Self::Add { scratch: slot, .. } => Some(slot),

@@ -70,9 +70,7 @@ impl Executor {
 impl DropoutSeed {
     /// Index of the masks of one of the plan's dropout layers.
     pub(super) fn draw(&self, plan: &Plan, ordinal: u64) -> u64 {
-        let layers =
-            plan.layers().iter().filter(|layer| matches!(layer.op, Op::Dropout { .. })).count() as u64;
-        self.index.wrapping_mul(layers).wrapping_add(ordinal)
+        self.index.wrapping_mul(plan.dropout_layers()).wrapping_add(ordinal)
     }
 }
 

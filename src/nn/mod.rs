@@ -2,7 +2,8 @@
 //!
 //! A [`Plan`] is plain data. It lists the layers in forward order, the parameters as ranges of one flat vector, the
 //! batch-norm statistics as ranges of another, and where in one arena each activation and gradient lies
-//! ([`Memory`]), so that nothing is allocated while training. [`Executor`] walks it on the CPU.
+//! ([`Memory`]), so that nothing is allocated while training. [`Executor`] walks it on the CPU,
+//! [`cuda::CudaExecutor`] on a GPU.
 //!
 //! ```text
 //! Builder --Plan--> Executor        params, stats, x, labels ---> LossStats, grad
@@ -34,6 +35,7 @@
 mod aligned;
 mod backward;
 mod builder;
+pub mod cuda;
 mod error;
 mod executor;
 mod forward;

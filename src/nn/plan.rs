@@ -173,6 +173,11 @@ impl Plan {
         self.max_batch
     }
 
+    /// Number of dropout layers.
+    pub(super) fn dropout_layers(&self) -> u64 {
+        self.layers.iter().filter(|layer| matches!(layer.op, Op::Dropout { .. })).count() as u64
+    }
+
     /// Where activations and gradients lie.
     pub fn memory(&self) -> &Memory {
         &self.memory

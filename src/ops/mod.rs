@@ -6,6 +6,7 @@
 //! do not depend on the number of rayon threads: sums are cut into tiles by the extents alone.
 
 mod multiversion;
+pub(crate) mod row_tiles;
 
 pub mod batchnorm2d;
 pub mod conv2d;
@@ -13,6 +14,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod input;
 pub mod linear;
+pub mod norm;
 pub mod pad_shortcut;
 pub mod pool2d;
 pub mod relu;

@@ -125,8 +125,10 @@ pub struct ClusterConfig {
     pub link: LinkConfig,
     /// Compute speed of every device.
     pub compute: ComputeConfig,
-    /// Where this process computes. Default `cpu`.
+    /// Where this process computes. Default `auto`.
     pub device: DeviceKind,
+    /// Number format of activations and filters. Default `f32`.
+    pub precision: Precision,
     /// A device that has not got its batch after this many seconds goes on with what it has; above 0, at most 1e9.
     /// Default 600.
     pub wait_limit_s: f64,
@@ -219,11 +221,25 @@ pub enum ComputeConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceKind {
-    /// The CPU backend.
+    /// A GPU if there is one that the program has kernels for, else the CPU.
     #[default]
+    Auto,
+    /// The CPU backend.
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+}
+
+/// Number format of activations, their gradients and the filters that are multiplied with them. Sums, parameters,
+/// statistics and gradients of parameters are f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the range of f32, for tensor cores; needs a GPU.
+    Bf16,
 }
 
 /// Samples per device and step.

@@ -5,7 +5,9 @@ use crate::cluster::link::all_reduce_sent_bytes;
 use crate::comm::{Communicator, Traffic};
 use crate::compress::coding::decode_add;
 use crate::compress::dgc::DgcCompressor;
-use crate::compress::{CompressError, Decision, DeviceCompressor, Gate, PayloadInfo, Plan, Vote, decide};
+use crate::compress::{
+    CompressError, Decision, DeviceCompressor, Gate, Norms, PayloadInfo, Plan, Vote, decide,
+};
 use crate::error::Result;
 use crate::train::config::{CompressionConfig, GateConfig, RunConfig, TopKScope};
 use std::ops::Range;
@@ -20,6 +22,14 @@ pub(crate) struct ExchangeReport {
     pub sent_elements: u64,
     pub dense_bytes: u64,
     pub traffic: Traffic,
+}
+
+impl ExchangeReport {
+    /// Of an exchange of `numel` elements that has not begun.
+    pub fn of(numel: usize, comm: &dyn Communicator) -> Self {
+        let bytes = (numel * size_of::<f32>()) as u64;
+        Self { dense_bytes: all_reduce_sent_bytes(bytes, comm.world_size()), ..Self::default() }
+    }
 }
 
 /// The part of a device that holds back what is not sent.
@@ -54,17 +64,51 @@ forward_sender!(DgcCompressor);
 /// One state per hosted device.
 pub(crate) enum GradientExchange {
     Dense,
-    TopK {
-        devices: Vec<DeviceCompressor>,
-        gates: Vec<Gate>,
-        config: GateConfig,
-        values: Vec<f64>,
-        payloads: Payloads,
-    },
-    Dgc {
-        devices: Vec<DgcCompressor>,
-        payloads: Payloads,
-    },
+    TopK { devices: Vec<DeviceCompressor>, gates: Gates, payloads: Payloads },
+    Dgc { devices: Vec<DgcCompressor>, payloads: Payloads },
+}
+
+/// The gates of the hosted devices.
+pub(crate) struct Gates {
+    gates: Vec<Gate>,
+    config: GateConfig,
+    values: Vec<f64>,
+}
+
+impl Gates {
+    /// Gates of `hosted` devices that have seen nothing.
+    pub fn new(config: GateConfig, hosted: usize) -> Self {
+        Self { gates: vec![Gate::new(config); hosted], config, values: vec![0.0; hosted] }
+    }
+
+    /// Takes the norms of the hosted device number `device`; none if it has no samples.
+    pub fn observe(&mut self, device: usize, norms: Option<&Norms>) {
+        self.values[device] = norms.map_or(0.0, |norms| self.gates[device].observe(norms));
+    }
+
+    /// One decision for all devices of the cluster; `weights` has one entry per rank.
+    pub fn decide(
+        &self,
+        weights: &[f64],
+        comm: &mut dyn Communicator,
+        report: &mut ExchangeReport,
+    ) -> Result<Decision> {
+        let mut all_values = vec![0.0; comm.world_size()];
+        report.traffic += comm.all_gather_scalars(&self.values, &mut all_values)?;
+        let votes: Vec<Vote> = (all_values.iter().zip(weights))
+            .map(|(&value, &agg_weight)| Vote { value, agg_weight })
+            .collect();
+        report.votes = votes.iter().filter(|vote| votes_to_compress(&self.config, vote)).count() as u64;
+        let total: f64 = weights.iter().sum();
+        let weighted: f64 = votes.iter().map(|vote| vote.agg_weight * vote.value).sum();
+        report.gate_value = if total > 0.0 { weighted / total } else { 0.0 };
+        Ok(decide(&self.config, &votes))
+    }
+
+    /// A pass over the data set is done.
+    pub fn start_epoch(&mut self) {
+        self.gates.iter_mut().for_each(Gate::start_epoch);
+    }
 }
 
 /// Reused from step to step.
@@ -92,9 +136,7 @@ impl GradientExchange {
                     devices: (0..hosted)
                         .map(|_| DeviceCompressor::new(Arc::clone(&plan), top_k))
                         .collect::<std::result::Result<_, CompressError>>()?,
-                    gates: vec![Gate::new(top_k.gate); hosted],
-                    config: top_k.gate,
-                    values: vec![0.0; hosted],
+                    gates: Gates::new(top_k.gate, hosted),
                     payloads,
                 }
             }
@@ -123,9 +165,9 @@ impl GradientExchange {
     ) -> Result<()> {
         match self {
             Self::Dense => add_scaled(device, grad, agg_weight as f32, sum)?,
-            Self::TopK { devices, gates, values, .. } => {
+            Self::TopK { devices, gates, .. } => {
                 let norms = devices[device].accumulate(grad, agg_weight as f32)?;
-                values[device] = norms.map_or(0.0, |norms| gates[device].observe(&norms));
+                gates.observe(device, norms.as_ref());
             }
             Self::Dgc { devices, .. } => {
                 devices[device].accumulate(grad, agg_weight as f32, progress)?;
@@ -141,31 +183,16 @@ impl GradientExchange {
         comm: &mut dyn Communicator,
         sum: &mut [f32],
     ) -> Result<ExchangeReport> {
-        let mut report = ExchangeReport {
-            dense_bytes: all_reduce_sent_bytes(size_of_val(sum) as u64, comm.world_size()),
-            ..ExchangeReport::default()
-        };
+        let mut report = ExchangeReport::of(sum.len(), comm);
         match self {
             Self::Dense => {
                 report.traffic = comm.all_reduce_sum(sum)?;
                 report.sent_elements = (sum.len() * comm.world_size()) as u64;
             }
-            Self::TopK { devices, config, values, payloads, .. } => {
-                let mut all_values = vec![0.0; comm.world_size()];
-                report.traffic = comm.all_gather_scalars(values, &mut all_values)?;
-                let votes: Vec<Vote> = (all_values.iter().zip(weights))
-                    .map(|(&value, &agg_weight)| Vote { value, agg_weight })
-                    .collect();
-                report.votes = votes.iter().filter(|vote| votes_to_compress(config, vote)).count() as u64;
-                let total: f64 = weights.iter().sum();
-                let weighted: f64 = votes.iter().map(|vote| vote.agg_weight * vote.value).sum();
-                report.gate_value = if total > 0.0 { weighted / total } else { 0.0 };
-                if decide(config, &votes) == Decision::Compressed {
-                    send_smallest(devices, payloads, comm, sum, &mut report)?;
-                } else {
-                    send_dense(devices, comm, sum, &mut report)?;
-                }
-            }
+            Self::TopK { devices, gates, payloads } => match gates.decide(weights, comm, &mut report)? {
+                Decision::Compressed => send_smallest(devices, payloads, comm, sum, &mut report)?,
+                Decision::Dense => send_dense(devices, comm, sum, &mut report)?,
+            },
             Self::Dgc { devices, payloads } => send_smallest(devices, payloads, comm, sum, &mut report)?,
         }
         Ok(report)
@@ -174,7 +201,7 @@ impl GradientExchange {
     /// A pass over the data set is done: the gate of the reference code forgets what it has seen.
     pub fn start_epoch(&mut self) {
         if let Self::TopK { gates, .. } = self {
-            gates.iter_mut().for_each(Gate::start_epoch);
+            gates.start_epoch();
         }
     }
 }
@@ -187,6 +214,20 @@ fn votes_to_compress(config: &GateConfig, vote: &Vote) -> bool {
         }
 }
 
+/// The collective that moves the fewest bytes, from the largest payload that each hosted device might send.
+pub(crate) fn smallest_collective(
+    bounds: &[u64],
+    numel: usize,
+    comm: &mut dyn Communicator,
+    report: &mut ExchangeReport,
+) -> Result<Collective> {
+    let bounds: Vec<f64> = bounds.iter().map(|&bytes| bytes as f64).collect();
+    let mut all_bounds = vec![0.0; comm.world_size()];
+    report.traffic += comm.all_gather_scalars(&bounds, &mut all_bounds)?;
+    let all_bounds: Vec<u64> = all_bounds.into_iter().map(|bytes| bytes as u64).collect();
+    Ok(choose_collective(&all_bounds, numel))
+}
+
 /// Compressed payloads, unless gathering them moves more bytes than the dense sum.
 fn send_smallest<S: Sender>(
     devices: &mut [S],
@@ -195,11 +236,8 @@ fn send_smallest<S: Sender>(
     sum: &mut [f32],
     report: &mut ExchangeReport,
 ) -> Result<()> {
-    let bounds: Vec<f64> = devices.iter().map(|device| device.payload_bytes_bound() as f64).collect();
-    let mut all_bounds = vec![0.0; comm.world_size()];
-    report.traffic += comm.all_gather_scalars(&bounds, &mut all_bounds)?;
-    let all_bounds: Vec<u64> = all_bounds.into_iter().map(|bytes| bytes as u64).collect();
-    match choose_collective(&all_bounds, sum.len()) {
+    let bounds: Vec<u64> = devices.iter().map(|device| device.payload_bytes_bound()).collect();
+    match smallest_collective(&bounds, sum.len(), comm, report)? {
         Collective::DenseAllReduce => send_dense(devices, comm, sum, report),
         Collective::SparseAllGather => send_sparse(devices, payloads, comm, sum, report),
     }

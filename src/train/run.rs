@@ -34,7 +34,8 @@ fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBoo
         // Before the work: a folder that cannot be made must not cost a trained network.
         std::fs::create_dir_all(out).map_err(|source| Error::Write { path: out.clone(), source })?;
     }
-    tell(sinks, &Event::Start { config, parameters, data_set: trainer.data_set() })?;
+    let (data_set, computed_on) = (trainer.data_set(), trainer.computed_on());
+    tell(sinks, &Event::Start { config, parameters, data_set, computed_on })?;
     let (mut steps, mut evals) = (Vec::new(), Vec::new());
     let end = train(&mut trainer, config, sinks, stop, &mut steps, &mut evals)?;
     if let Some(out) = &config.run.out {
@@ -46,6 +47,7 @@ fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBoo
         data_set: trainer.data_set().into(),
         classes: trainer.classes(),
         parameters,
+        computed_on: trainer.computed_on().into(),
         rates: trainer.rates().to_vec(),
         end,
         steps,

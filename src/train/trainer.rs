@@ -88,7 +88,8 @@ impl Trainer {
             }
             None => (plan.init_params(config.seed), plan.init_stats()),
         };
-        let mut engine = engine::open(config, &plan, (params, stats.clone()))?;
+        let inputs = setup::input_rule(config, &data.train);
+        let mut engine = engine::open(config, &plan, &inputs.normalizer, (params, stats.clone()))?;
         let profiles = setup::profiles(config, &plan, engine.as_mut())?;
         let clock = Clock::new(cluster.clock);
         let devices = setup::devices(
@@ -111,7 +112,7 @@ impl Trainer {
             comm,
             clock,
             batches: setup::batch_rule(config, plan.max_batch()),
-            inputs: setup::input_rule(config, &data.train),
+            inputs,
             evaluator: Evaluator::new(data.test, plan.max_batch(), engine.as_ref())?,
             engine,
             step: 0,
@@ -242,6 +243,11 @@ impl Trainer {
     /// The network.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What computes the steps, as in `NVIDIA H200, bf16`.
+    pub fn computed_on(&self) -> &str {
+        self.engine.name()
     }
 
     /// Name of the data set.

@@ -23,7 +23,8 @@ pub fn made_up(
     let mut record = synth::run(&shape);
     record.config = config.clone();
     let mut send = |event: Event<'_>| sinks.iter_mut().try_for_each(|sink| sink.event(&event));
-    send(Event::Start { config, parameters: record.parameters, data_set: &record.data_set })?;
+    let (parameters, data_set, computed_on) = (record.parameters, &record.data_set, &record.computed_on);
+    send(Event::Start { config, parameters, data_set, computed_on })?;
     for i in 0..record.steps.len() {
         let step = &record.steps[i];
         send(Event::Step(step))?;

@@ -46,6 +46,48 @@ fn sgd_has_the_bits_of_the_cpu() {
 }
 
 #[test]
+fn a_guarded_step_is_taken_only_with_a_finite_norm() {
+    let Some(device) = device_or_skip("a_guarded_step_is_taken_only_with_a_finite_norm") else { return };
+    let start = [1, 2, 3].map(|key| normal(1003, key));
+    let step = SgdStep { lr: 0.1, weight_decay: 5e-4 };
+    let run = |nesterov: Option<bool>, squared_norm: Option<f64>| {
+        let [mut params, mut velocity, grad] = start.each_ref().map(|values| Vector::new(&device, values));
+        let momentum = match nesterov {
+            None => DeviceMomentum::Plain,
+            Some(false) => DeviceMomentum::Classic(velocity.view_mut(), 0.9),
+            Some(true) => DeviceMomentum::Nesterov(velocity.view_mut(), 0.9),
+        };
+        match squared_norm {
+            None => device.sgd(params.view_mut(), grad.view(), momentum, step).unwrap(),
+            Some(norm) => {
+                let norm = Vector::new(&device, &[norm]);
+                device.sgd_guarded(params.view_mut(), grad.view(), momentum, step, norm.view()).unwrap();
+            }
+        }
+        (params.read(), velocity.read())
+    };
+    for nesterov in [None, Some(false), Some(true)] {
+        let (params, velocity) = run(nesterov, None);
+        assert!(params != start[0] && (velocity == start[1]) == nesterov.is_none());
+        for finite in [0.0, 1.0, f64::MAX] {
+            let found = run(nesterov, Some(finite));
+            assert_same_bits(&found.0, &params, "params");
+            assert_same_bits(&found.1, &velocity, "velocity");
+        }
+        for broken in [f64::INFINITY, f64::NAN, f64::NEG_INFINITY] {
+            let found = run(nesterov, Some(broken));
+            assert_same_bits(&found.0, &start[0], "params");
+            assert_same_bits(&found.1, &start[1], "velocity");
+        }
+    }
+    let (mut params, two) = (Vector::new(&device, &[1.0]), Vector::new(&device, &[1.0f64; 2]));
+    let grad = Vector::new(&device, &[1.0]);
+    let plain = DeviceMomentum::Plain;
+    let error = device.sgd_guarded(params.view_mut(), grad.view(), plain, step, two.view()).unwrap_err();
+    assert_eq!(error.to_string(), "kernel sgd_f32: squared_norm has 2 elements, expected 1");
+}
+
+#[test]
 fn sgd_refuses_what_it_cannot_do() {
     let Some(device) = device_or_skip("sgd_refuses_what_it_cannot_do") else { return };
     let (mut params, grad) = (Vector::new(&device, &[1.0; 5]), Vector::new(&device, &[1.0; 5]));

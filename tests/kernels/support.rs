@@ -1,21 +1,20 @@
 //! The device at hand, vectors on it, and comparison bit for bit.
 
+use crate::emulator::EMULATED;
 use scadles::device::cuda::{self, CudaDevice, CudaError, DeviceBuffer, Driver, View, ViewMut};
 use scadles::rng::{Philox, Stream};
 use std::env;
 
-/// Set in the process that `host` starts on its own driver.
-pub const HOST_DRIVER: &str = "SCADLES_TEST_HOST_DRIVER";
-
-/// Around warps, blocks (256) and whole grids of the host driver (4096 threads) and of a GPU; primes; nothing; one.
+/// Around warps, blocks (256) and whole grids of the emulator (4096 threads) and of a GPU; primes; nothing; one.
 pub const LENGTHS: [usize; 17] =
     [0, 1, 2, 31, 97, 255, 256, 257, 511, 512, 513, 4095, 4096, 4097, 10_007, 40_009, 1_200_007];
 
 /// The device to test on; without one, says which test is skipped.
 pub fn device_or_skip(test: &str) -> Option<CudaDevice> {
-    if env::var_os(HOST_DRIVER).is_some() {
-        let Driver::Present { devices, .. } = cuda::probe() else { panic!("the host driver was not found") };
-        assert_eq!(devices[0].as_ref().unwrap().name, "host compiler");
+    if env::var_os(EMULATED).is_some() {
+        let Driver::Present { devices, .. } = cuda::probe() else { panic!("the emulator was not found") };
+        assert_eq!(devices[0].as_ref().unwrap().name, "emulator");
+        println!("{test}: on the emulator");
         return Some(CudaDevice::open(0).unwrap());
     }
     match CudaDevice::open(0) {

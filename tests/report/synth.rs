@@ -101,6 +101,7 @@ pub fn run(shape: &Shape) -> RunRecord {
         data_set: "embedded".into(),
         classes: 10,
         parameters: 272_474,
+        computed_on: "CPU (avx512), f32".into(),
         rates,
         end: EndReason::Steps,
         steps,

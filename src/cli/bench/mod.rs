@@ -1,25 +1,48 @@
 //! The benchmark binary's harness: closures in named groups -> medians with their spread, as a table or JSON.
 
 mod cuda;
+mod report;
 mod rows;
 
 pub use rows::all as rows;
 
 use crate::cli::doctor::cpu_name;
 use crate::cli::say;
-use crate::cli::table::table;
-use crate::metrics::format::seconds;
 use clap::Parser;
-use serde::Serialize;
+use report::{Bound, Failed, Measured, Setting};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Spread (interquartile range / median) above which a row is called noisy.
-const NOISY: f64 = 0.1;
+/// What kept a row from being measured.
+pub type Failure = Box<dyn std::error::Error>;
 
-/// Makes the closure to time from a seed.
-pub type Prepare = Box<dyn FnOnce(u64) -> Box<dyn FnMut()>>;
+/// Makes what is timed from a seed, and checks its result.
+pub enum Prepare {
+    /// Timed by the host's clock.
+    Host(Box<dyn FnOnce(u64) -> Box<dyn FnMut()>>),
+    /// Tells its time itself.
+    Device(Box<dyn FnOnce(u64) -> Result<Timed, Failure>>),
+}
+
+impl Prepare {
+    /// From a closure that makes a closure.
+    pub fn host(prepare: impl FnOnce(u64) -> Box<dyn FnMut()> + 'static) -> Self {
+        Self::Host(Box::new(prepare))
+    }
+}
+
+/// Runs once and tells the seconds that it took.
+pub type Call = Box<dyn FnMut() -> Result<f64, Failure>>;
+
+/// Work that tells its time.
+pub struct Timed {
+    /// The work.
+    pub call: Call,
+    /// Memory of the device that it takes, where that is of interest.
+    pub memory_bytes: Option<u64>,
+}
 
 /// One thing to measure.
 pub struct Row {
@@ -29,16 +52,36 @@ pub struct Row {
     pub name: String,
     /// Work of one call and its unit: `(images, "images/s")`; None shows time only.
     pub work: Option<(f64, &'static str)>,
-    /// Makes the closure to time; called once, before the warm-up, and only if the row is chosen. It should check its
-    /// result before it returns.
+    /// What one call takes at least, each with the name of the ceiling that limits it: `(bytes, "copy")`.
+    pub bounds: Vec<(f64, &'static str)>,
+    /// The name of the ceiling that this row's rate is; measured before what refers to it.
+    pub measures: Option<&'static str>,
+    /// Makes what is timed; called once, before the warm-up, and only if the row is chosen. It should check its result
+    /// before it returns.
     pub prepare: Prepare,
+}
+
+impl Row {
+    /// A row without ceilings.
+    pub fn new(
+        group: &'static str,
+        name: String,
+        work: Option<(f64, &'static str)>,
+        prepare: Prepare,
+    ) -> Self {
+        Self { group, name, work, bounds: Vec::new(), measures: None, prepare }
+    }
+
+    fn full_name(&self) -> String {
+        format!("{}/{}", self.group, self.name)
+    }
 }
 
 /// Times parts of scadles on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "scadles-bench", version, about)]
 struct Options {
-    /// Only rows whose `group/name` contains one of these words
+    /// Only rows whose `group/name` contains one of these words, and the ceilings they are compared with
     filter: Vec<String>,
     /// List the rows and stop
     #[arg(long)]
@@ -49,6 +92,12 @@ struct Options {
     /// Seconds to spend on each row
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     time: f64,
+    /// Seconds after which the remaining rows are left out, and named
+    #[arg(long, value_name = "S", default_value_t = 3600.0)]
+    budget: f64,
+    /// Small shapes on the GPU: tries its rows, tells nothing about speed
+    #[arg(long)]
+    tiny: bool,
     /// Threads; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -57,32 +106,8 @@ struct Options {
     seed: u64,
 }
 
-/// Where and how was measured.
-#[derive(Debug, Serialize)]
-struct Setting {
-    version: &'static str,
-    commit: Option<&'static str>,
-    cpu: String,
-    threads: usize,
-    seed: u64,
-}
-
-/// What was measured.
-#[derive(Debug, Serialize)]
-struct Measured {
-    group: &'static str,
-    name: String,
-    samples: usize,
-    median_s: f64,
-    fastest_s: f64,
-    /// Interquartile range / median.
-    spread: f64,
-    rate: Option<f64>,
-    rate_unit: Option<&'static str>,
-}
-
-/// Runs the chosen ones of `rows`; the exit code is 2 for wrong arguments.
-pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: Vec<Row>) -> ExitCode {
+/// Runs the chosen rows of `rows(tiny)`; the exit code is 2 for wrong arguments, 1 if a row failed.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: impl FnOnce(bool) -> Vec<Row>) -> ExitCode {
     let options = match Options::try_parse_from(arguments) {
         Ok(options) => options,
         Err(error) => {
@@ -90,24 +115,26 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: Vec<Row>) -> Ex
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    if !(options.time > 0.0 && options.time <= 3600.0) || options.threads > 1024 {
-        eprintln!("error: --time must be above 0 and at most 3600, --threads at most 1024");
+    let seconds = |value: f64| value > 0.0 && value <= 3600.0;
+    if !seconds(options.time) || !seconds(options.budget) || options.threads > 1024 {
+        eprintln!("error: --time and --budget must be above 0 and at most 3600, --threads at most 1024");
         return ExitCode::from(2);
     }
-    let full_name = |row: &Row| format!("{}/{}", row.group, row.name);
-    let wanted = |row: &Row| {
-        options.filter.is_empty() || options.filter.iter().any(|word| full_name(row).contains(word.as_str()))
-    };
-    let chosen: Vec<Row> = rows.into_iter().filter(wanted).collect();
+    let chosen = choose(rows(options.tiny), &options.filter);
     if chosen.is_empty() {
         eprintln!(
             "error: no row contains {}; `scadles-bench --list` shows them all",
             options.filter.join(" or ")
         );
+        if let (Some(_), Some(reason)) =
+            (options.filter.iter().find(|word| word.contains("cuda")), cuda::missing())
+        {
+            eprintln!("{reason}");
+        }
         return ExitCode::from(2);
     }
     if options.list {
-        chosen.iter().for_each(|row| say(&full_name(row)));
+        chosen.iter().for_each(|row| say(&row.full_name()));
         return ExitCode::SUCCESS;
     }
     if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global() {
@@ -118,80 +145,103 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: Vec<Row>) -> Ex
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("SCADLES_COMMIT"),
         cpu: cpu_name().unwrap_or_else(|| std::env::consts::ARCH.into()),
+        gpu: chosen.iter().any(|row| row.group == cuda::GROUP).then(cuda::name).flatten(),
         threads: rayon::current_num_threads(),
         seed: options.seed,
+        tiny: options.tiny,
     };
-    let budget = Duration::from_secs_f64(options.time);
-    let measured: Vec<Measured> = chosen.into_iter().map(|row| measure(row, options.seed, budget)).collect();
-    report(&setting, &measured, options.json);
-    ExitCode::SUCCESS
+    let (measured, failed) = measure_all(chosen, &options);
+    report::print(&setting, &measured, &failed, options.json);
+    if failed.iter().any(|row| !row.skipped) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn measure(row: Row, seed: u64, budget: Duration) -> Measured {
-    let mut work = (row.prepare)(seed);
-    let mut once = || {
-        let began = Instant::now();
-        work();
-        began.elapsed().as_secs_f64()
+/// Rows that contain a word of `filter`, or all, and the ceilings that they refer to.
+fn choose(rows: Vec<Row>, filter: &[String]) -> Vec<Row> {
+    let wanted =
+        |row: &Row| filter.is_empty() || filter.iter().any(|word| row.full_name().contains(word.as_str()));
+    let needed: Vec<&str> = rows
+        .iter()
+        .filter(|row| wanted(row))
+        .flat_map(|row| row.bounds.iter().map(|bound| bound.1))
+        .collect();
+    rows.into_iter()
+        .filter(|row| wanted(row) || row.measures.is_some_and(|name| needed.contains(&name)))
+        .collect()
+}
+
+fn measure_all(rows: Vec<Row>, options: &Options) -> (Vec<Measured>, Vec<Failed>) {
+    let (mut measured, mut failed) = (Vec::new(), Vec::new());
+    let mut ceilings = HashMap::new();
+    let (began, per_row) = (Instant::now(), Duration::from_secs_f64(options.time));
+    for row in rows {
+        let (group, name, measures) = (row.group, row.name.clone(), row.measures);
+        if began.elapsed().as_secs_f64() > options.budget {
+            failed.push(Failed { group, name, reason: "out of time: raise --budget".into(), skipped: true });
+            continue;
+        }
+        match measure(row, options.seed, per_row, &ceilings) {
+            Ok(row) => {
+                if let (Some(name), Some(rate)) = (measures, row.rate) {
+                    ceilings.insert(name, rate);
+                }
+                measured.push(row);
+            }
+            Err(error) => failed.push(Failed { group, name, reason: error.to_string(), skipped: false }),
+        }
+    }
+    (measured, failed)
+}
+
+fn measure(
+    row: Row,
+    seed: u64,
+    budget: Duration,
+    ceilings: &HashMap<&'static str, f64>,
+) -> Result<Measured, Failure> {
+    let Timed { call: mut once, memory_bytes } = match row.prepare {
+        Prepare::Device(prepare) => prepare(seed)?,
+        Prepare::Host(prepare) => {
+            let mut work = prepare(seed);
+            let call = move || {
+                let began = Instant::now();
+                work();
+                Ok(began.elapsed().as_secs_f64())
+            };
+            Timed { call: Box::new(call), memory_bytes: None }
+        }
     };
     // Warm-up: a tenth of the budget, at least one call.
     let began = Instant::now();
-    once();
+    once()?;
     while began.elapsed() < budget / 10 {
-        once();
+        once()?;
     }
     let mut times_s = Vec::new();
     let began = Instant::now();
     while times_s.len() < 5 || (began.elapsed() < budget && times_s.len() < 100_000) {
-        times_s.push(once());
+        times_s.push(once()?);
     }
     times_s.sort_by(f64::total_cmp);
     let at = |share: f64| times_s[((times_s.len() - 1) as f64 * share).round() as usize];
-    let median_s = at(0.5);
-    Measured {
+    let median_s = at(0.5).max(f64::MIN_POSITIVE);
+    let bound = |&(amount, ceiling): &(f64, &'static str)| {
+        let rate = amount / median_s;
+        Some(Bound { ceiling, rate, percent: 100.0 * rate / ceilings.get(ceiling)? })
+    };
+    let mut bounds: Vec<Bound> = row.bounds.iter().filter_map(bound).collect();
+    bounds.sort_by(|a, b| b.percent.total_cmp(&a.percent));
+    Ok(Measured {
         group: row.group,
         name: row.name,
         samples: times_s.len(),
         median_s,
         fastest_s: times_s[0],
-        spread: (at(0.75) - at(0.25)) / median_s.max(f64::MIN_POSITIVE),
-        rate: row.work.map(|(amount, _)| amount / median_s.max(f64::MIN_POSITIVE)),
+        spread: (at(0.75) - at(0.25)) / median_s,
+        rate: row.work.map(|(amount, _)| amount / median_s),
         rate_unit: row.work.map(|(_, unit)| unit),
-    }
-}
-
-fn report(setting: &Setting, measured: &[Measured], json: bool) {
-    if json {
-        let document = serde_json::json!({ "setting": setting, "rows": measured });
-        return say(&serde_json::to_string_pretty(&document).unwrap_or_default());
-    }
-    let Setting { version, commit, cpu, threads, seed } = setting;
-    let commit = commit.unwrap_or("unknown");
-    say(&format!("scadles {version}, commit {commit}; {cpu}, {threads} threads, seed {seed}\n"));
-    let cells = |row: &Measured| {
-        let rate = row.rate.map_or(String::new(), |rate| {
-            format!("{} {}", crate::metrics::format::count(rate), row.rate_unit.unwrap_or_default())
-        });
-        let spread = format!("{:.1} %", 100.0 * row.spread);
-        vec![format!("{}/{}", row.group, row.name), time(row.median_s), time(row.fastest_s), spread, rate]
-    };
-    let rows: Vec<Vec<String>> = measured.iter().map(cells).collect();
-    say(&table(&["what", "median", "fastest", "spread", "rate"], &rows));
-    let noisy: Vec<&str> =
-        measured.iter().filter(|row| row.spread > NOISY).map(|row| row.name.as_str()).collect();
-    if !noisy.is_empty() {
-        say(&format!(
-            "\nwarning: times of {} spread by more than {:.0} %: quiet the machine or raise --time",
-            noisy.join(", "),
-            100.0 * NOISY
-        ));
-    }
-}
-
-fn time(time_s: f64) -> String {
-    match time_s {
-        t if t < 1e-6 => format!("{:.0} ns", t * 1e9),
-        t if t < 1e-3 => format!("{:.1} us", t * 1e6),
-        t => seconds(t),
-    }
+        ceiling: bounds.first().map(|bound| bound.ceiling),
+        percent: bounds.first().map(|bound| bound.percent),
+        bounds,
+        memory_bytes,
+    })
 }

@@ -1,6 +1,6 @@
 //! What `scadles-bench` measures: training steps, convolutions, compression, aggregation, the ring, GPU kernels.
 
-use super::Row;
+use super::{Prepare, Row};
 use crate::aggregate::weighted_sum;
 use crate::compress::coding::decode_add;
 use crate::compress::{DeviceCompressor, Plan};
@@ -15,8 +15,8 @@ use crate::train::config::{OptimizerConfig, Stem, TopKConfig, TopKScope};
 use std::hint::black_box;
 use std::sync::Arc;
 
-/// Every row of the program.
-pub fn all() -> Vec<Row> {
+/// Every row of the program; with `tiny`, those of the GPU over small shapes.
+pub fn all(tiny: bool) -> Vec<Row> {
     let mut rows: Vec<Row> = [
         ("resnet20", Stem::Cifar, 64),
         ("resnet18", Stem::Cifar, 64),
@@ -35,7 +35,7 @@ pub fn all() -> Vec<Row> {
     }
     rows.push(sgd(11_000_000));
     rows.push(ring_row());
-    rows.extend(super::cuda::rows());
+    rows.extend(super::cuda::rows(tiny));
     rows
 }
 
@@ -47,11 +47,11 @@ pub(super) fn uniform(seed: u64, len: usize) -> Vec<f32> {
 
 /// Packing, forward, backward and SGD, as the trainer's step.
 fn training_step(model: &'static str, stem: Stem, batch: usize) -> Row {
-    Row {
-        group: "step",
-        name: format!("{model}-{}-b{batch}", if stem == Stem::Cifar { "cifar" } else { "imagenet" }),
-        work: Some((batch as f64, "images/s")),
-        prepare: Box::new(move |seed| {
+    Row::new(
+        "step",
+        format!("{model}-{}-b{batch}", if stem == Stem::Cifar { "cifar" } else { "imagenet" }),
+        Some((batch as f64, "images/s")),
+        Prepare::host(move |seed| {
             let spec = ModelSpec { name: model.into(), stem, ..ModelSpec::default() };
             let plan = Arc::new(models::plan(&spec, batch).expect("a published network"));
             let (mut params, mut stats) = (plan.init_params(seed), plan.init_stats());
@@ -73,7 +73,7 @@ fn training_step(model: &'static str, stem: Stem, batch: usize) -> Row {
                 sgd.step(&mut params, &grad, 1e-4).expect("a gradient of this plan");
             })
         }),
-    }
+    )
 }
 
 fn conv_shapes() -> [(&'static str, Conv2dShape); 5] {
@@ -100,16 +100,13 @@ fn conv_shapes() -> [(&'static str, Conv2dShape); 5] {
 fn conv_passes(name: &'static str, shape: Conv2dShape) -> [Row; 3] {
     const N: usize = 64;
     let flops = 2.0 * (N * shape.macs()) as f64;
-    let row = |pass: &str, prepare: super::Prepare| Row {
-        group: "conv2d",
-        name: format!("{name}-{pass}"),
-        work: Some((flops, "FLOP/s")),
-        prepare,
+    let row = |pass: &str, prepare: Prepare| {
+        Row::new("conv2d", format!("{name}-{pass}"), Some((flops, "FLOP/s")), prepare)
     };
     [
         row(
             "fprop",
-            Box::new(move |seed| {
+            Prepare::host(move |seed| {
                 let (x, filter) = (uniform(seed, N * shape.x_len()), uniform(seed + 1, shape.filter_len()));
                 let mut packed = vec![0.0; conv2d::packed_fprop_len(&shape)];
                 conv2d::pack_fprop(&shape, &filter, &mut packed);
@@ -119,7 +116,7 @@ fn conv_passes(name: &'static str, shape: Conv2dShape) -> [Row; 3] {
         ),
         row(
             "dgrad",
-            Box::new(move |seed| {
+            Prepare::host(move |seed| {
                 let (dy, filter) = (uniform(seed, N * shape.y_len()), uniform(seed + 1, shape.filter_len()));
                 let mut packed = vec![0.0; conv2d::packed_dgrad_len(&shape)];
                 conv2d::pack_dgrad(&shape, &filter, &mut packed);
@@ -129,7 +126,7 @@ fn conv_passes(name: &'static str, shape: Conv2dShape) -> [Row; 3] {
         ),
         row(
             "wgrad",
-            Box::new(move |seed| {
+            Prepare::host(move |seed| {
                 let (x, dy) = (uniform(seed, N * shape.x_len()), uniform(seed + 1, N * shape.y_len()));
                 let mut dfilter = vec![0.0; shape.filter_len()];
                 let mut scratch = vec![0.0; conv2d::wgrad_scratch_len(&shape, N)];
@@ -141,11 +138,11 @@ fn conv_passes(name: &'static str, shape: Conv2dShape) -> [Row; 3] {
 
 /// Compensation, exact selection, coding and decoding of one device's gradient.
 fn top_k(numel: usize, density: f64) -> Row {
-    Row {
-        group: "top-k",
-        name: format!("{numel}-density-{density}"),
-        work: Some((numel as f64, "elements/s")),
-        prepare: Box::new(move |seed| {
+    Row::new(
+        "top-k",
+        format!("{numel}-density-{density}"),
+        Some((numel as f64, "elements/s")),
+        Prepare::host(move |seed| {
             let plan = Arc::new(Plan::new(numel, &[], TopKScope::Vector).expect("a vector"));
             let config = TopKConfig { density, ..TopKConfig::default() };
             let mut device = DeviceCompressor::new(plan, &config).expect("a density in range");
@@ -156,16 +153,16 @@ fn top_k(numel: usize, density: f64) -> Row {
                 decode_add(&payload, black_box(&mut sum)).expect("an own payload");
             })
         }),
-    }
+    )
 }
 
 fn weighted(numel: usize) -> Row {
     const RANKS: usize = 16;
-    Row {
-        group: "weighted-sum",
-        name: format!("{RANKS}x{numel}"),
-        work: Some((((RANKS + 1) * numel * size_of::<f32>()) as f64, "bytes/s")),
-        prepare: Box::new(move |seed| {
+    Row::new(
+        "weighted-sum",
+        format!("{RANKS}x{numel}"),
+        Some((((RANKS + 1) * numel * size_of::<f32>()) as f64, "bytes/s")),
+        Prepare::host(move |seed| {
             let inputs: Vec<Vec<f32>> = (0..RANKS).map(|rank| uniform(seed + rank as u64, numel)).collect();
             let mut out = vec![0.0; numel];
             Box::new(move || {
@@ -174,31 +171,31 @@ fn weighted(numel: usize) -> Row {
                     .expect("equal lengths");
             })
         }),
-    }
+    )
 }
 
 fn sgd(numel: usize) -> Row {
-    Row {
-        group: "sgd",
-        name: format!("momentum-{numel}"),
-        work: Some(((5 * numel * size_of::<f32>()) as f64, "bytes/s")),
-        prepare: Box::new(move |seed| {
+    Row::new(
+        "sgd",
+        format!("momentum-{numel}"),
+        Some(((5 * numel * size_of::<f32>()) as f64, "bytes/s")),
+        Prepare::host(move |seed| {
             let (mut params, grad) = (uniform(seed, numel), uniform(seed + 1, numel));
             let mut sgd = Sgd::new(&OptimizerConfig::default(), numel).expect("the defaults");
             Box::new(move || sgd.step(black_box(&mut params), &grad, 1e-3).expect("equal lengths"))
         }),
-    }
+    )
 }
 
 /// One thread: a batch of samples in, and out again in place.
 fn ring_row() -> Row {
     const SAMPLES: usize = 256;
     const PIXELS: usize = 3072;
-    Row {
-        group: "ring",
-        name: format!("push-read-{PIXELS}-bytes"),
-        work: Some((SAMPLES as f64, "samples/s")),
-        prepare: Box::new(move |_| {
+    Row::new(
+        "ring",
+        format!("push-read-{PIXELS}-bytes"),
+        Some((SAMPLES as f64, "samples/s")),
+        Prepare::host(move |_| {
             let (mut producer, mut consumer) = ring::ring(SAMPLES, PIXELS).expect("memory for 256 samples");
             let pixels = vec![7; PIXELS];
             Box::new(move || {
@@ -212,5 +209,5 @@ fn ring_row() -> Row {
                 chunk.commit_all();
             })
         }),
-    }
+    )
 }

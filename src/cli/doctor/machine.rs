@@ -81,7 +81,8 @@ pub(super) fn cuda() -> Finding {
             let list: Vec<String> =
                 devices.iter().enumerate().map(|(i, device)| describe(i, device)).collect();
             let list = if list.is_empty() { "no GPU".into() } else { list.join("; ") };
-            Finding::fine("CUDA", format!("driver for CUDA {major}.{minor}; {list}"))
+            let use_it = if cuda::probe().missing(0).is_none() { ": runs use GPU 0" } else { "" };
+            Finding::fine("CUDA", format!("driver for CUDA {major}.{minor}; {list}{use_it}"))
         }
     }
 }
@@ -102,7 +103,7 @@ pub(super) fn kernels() -> Finding {
         None => "none: built without nvcc".to_string(),
         Some(toolkit) => {
             let architectures = cuda::architectures().join(", ");
-            format!("{} for {architectures} (nvcc {toolkit}); training uses the CPU", names.join(", "))
+            format!("{} for {architectures} (nvcc {toolkit})", names.join(", "))
         }
     };
     match cuda::probe().missing(0) {

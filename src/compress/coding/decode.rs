@@ -34,6 +34,15 @@ impl<'a> Payload<'a> {
     /// # Errors
     /// The first [`CodingError`] found. It does not panic on any input.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CodingError> {
+        let payload = Self::outline(bytes)?;
+        // By hand instead of `try_for_each`: the first error by position, not by time.
+        let checked: Vec<_> = payload.blocks.par_iter().map(|block| payload.check(block)).collect();
+        checked.into_iter().collect::<Result<(), _>>()?;
+        Ok(payload)
+    }
+
+    /// Checks header, table and lengths, but no index and no value.
+    pub(in crate::compress) fn outline(bytes: &'a [u8]) -> Result<Self, CodingError> {
         let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Err(CodingError::Truncated { part: "header", needed: HEADER_BYTES, found: bytes.len() });
         };
@@ -41,11 +50,17 @@ impl<'a> Payload<'a> {
         let (heads, body) =
             if num_kept == 0 { (Vec::new(), body) } else { parse_table(numel, num_kept, body)? };
         let blocks = split_blocks(numel, values, heads, body)?;
-        let payload = Self { numel, num_kept, values, blocks };
-        // By hand instead of `try_for_each`: the first error by position, not by time.
-        let checked: Vec<_> = payload.blocks.par_iter().map(|block| payload.check(block)).collect();
-        checked.into_iter().collect::<Result<(), _>>()?;
-        Ok(payload)
+        Ok(Self { numel, num_kept, values, blocks })
+    }
+
+    /// How values are written.
+    pub(in crate::compress) fn values(&self) -> ValueCoding {
+        self.values
+    }
+
+    /// Head of every block; none if nothing is kept.
+    pub(in crate::compress) fn heads(&self) -> impl Iterator<Item = &BlockHead> {
+        self.blocks.iter().map(|block| &block.head)
     }
 
     /// Elements of the encoded vector.

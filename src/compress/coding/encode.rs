@@ -64,11 +64,7 @@ impl<'a> Assembly<'a> {
 
     /// Writes header and table and closes the gaps. The rooms hold what `heads` say.
     pub fn finish(self, numel: usize, values: ValueCoding, heads: &[BlockHead]) {
-        let kept: usize = heads.iter().map(|head| head.kept).sum();
-        let mut front = header(numel, kept, values);
-        if kept > 0 {
-            heads.iter().for_each(|head| push_table_entry(head, &mut front));
-        }
+        let front = front(numel, values, heads);
         let mut from = HEADER_BYTES + TABLE_BYTES * self.bounds.len();
         let mut to = front.len();
         self.out[..to].copy_from_slice(&front);
@@ -79,6 +75,16 @@ impl<'a> Assembly<'a> {
         }
         self.out.truncate(to);
     }
+}
+
+/// Header and table.
+pub(in crate::compress) fn front(numel: usize, values: ValueCoding, heads: &[BlockHead]) -> Vec<u8> {
+    let kept: usize = heads.iter().map(|head| head.kept).sum();
+    let mut front = header(numel, kept, values);
+    if kept > 0 {
+        heads.iter().for_each(|head| push_table_entry(head, &mut front));
+    }
+    front
 }
 
 fn header(numel: usize, kept: usize, values: ValueCoding) -> Vec<u8> {

@@ -135,6 +135,20 @@ pub enum CudaError {
         /// Its range, in words.
         range: &'static str,
     },
+    /// The driver refused to describe a tensor to the copy engine.
+    #[error("kernel {kernel}: no tensor map of {tensor} [{extents}] in boxes of [{copied}]: {status}")]
+    TensorMap {
+        /// Which kernel.
+        kernel: &'static str,
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its extents, outermost first.
+        extents: String,
+        /// What one copy takes.
+        copied: String,
+        /// The driver's text.
+        status: String,
+    },
     /// The driver refused a launch, or reports an earlier one that failed.
     #[error("kernel {kernel} over {shapes}: {status}")]
     Launch {

@@ -10,16 +10,21 @@ use std::sync::Arc;
 
 /// What activations can be stored as.
 pub trait Element: Pod + Send + Sync {
-    /// Ending of the entry points for it: `f32` or `bf16`.
-    const SUFFIX: &'static str;
+    /// Whether it is bf16 and not f32.
+    const IS_BF16: bool;
+
+    /// The entry point for it, of one for f32 and one for bf16.
+    fn entry(f32: &'static str, bf16: &'static str) -> &'static str {
+        if Self::IS_BF16 { bf16 } else { f32 }
+    }
 }
 
 impl Element for f32 {
-    const SUFFIX: &'static str = "f32";
+    const IS_BF16: bool = false;
 }
 
 impl Element for half::bf16 {
-    const SUFFIX: &'static str = "bf16";
+    const IS_BF16: bool = true;
 }
 
 /// Elements on a GPU, freed with their owner.
@@ -109,6 +114,17 @@ impl<'a, T> View<'a, T> {
         View { address, len, lifetime: PhantomData }
     }
 
+    /// The same bytes as elements of another type.
+    ///
+    /// # Panics
+    /// If the bytes are no whole number of them, or not aligned for them.
+    pub(crate) fn cast<U: Pod>(self) -> View<'a, U> {
+        let bytes = self.len * size_of::<T>();
+        let aligned = self.address.is_multiple_of(align_of::<U>() as u64);
+        assert!(bytes.is_multiple_of(size_of::<U>()) && aligned, "a view of {bytes} bytes as other elements");
+        View { address: self.address, len: bytes / size_of::<U>(), lifetime: PhantomData }
+    }
+
     pub(crate) fn address(&self) -> sys::CUdeviceptr {
         self.address
     }
@@ -148,6 +164,15 @@ impl<'a, T> ViewMut<'a, T> {
     /// # Panics
     /// If `range` goes beyond the end, as with a slice.
     pub fn slice_mut(&mut self, range: impl RangeBounds<usize>) -> ViewMut<'_, T> {
+        let (address, len) = part::<T>(self.address, self.len, range);
+        ViewMut { address, len, lifetime: PhantomData }
+    }
+
+    /// A part of it, for as long as the whole.
+    ///
+    /// # Panics
+    /// If `range` goes beyond the end, as with a slice.
+    pub fn part(self, range: impl RangeBounds<usize>) -> ViewMut<'a, T> {
         let (address, len) = part::<T>(self.address, self.len, range);
         ViewMut { address, len, lifetime: PhantomData }
     }

@@ -5,17 +5,21 @@
 //! GPU; kernels take [`View`]s and [`ViewMut`]s of it.
 
 mod add_scaled;
+mod batch;
 mod device;
 mod embedded;
 mod error;
 mod graph;
 mod launch;
 mod memory;
+pub mod peak;
 mod pinned;
 mod probe;
 mod sgd;
+mod tensor_map;
 mod weighted_sum;
 
+pub use batch::Batch;
 pub use device::CudaDevice;
 pub(crate) use device::check_len;
 pub use embedded::{architectures, kernels, toolkit};
@@ -24,5 +28,7 @@ pub(crate) use graph::Graph;
 pub use launch::{Grid, Launch, Scalar};
 pub use memory::{DeviceBuffer, Element, View, ViewMut};
 pub use pinned::PinnedBuffer;
+pub(crate) use pinned::TimeMark;
 pub use probe::{DeviceInfo, Driver, probe};
 pub use sgd::{DeviceMomentum, SgdStep};
+pub(crate) use tensor_map::{ImageMap, tiled_map};

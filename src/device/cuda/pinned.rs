@@ -1,11 +1,12 @@
 //! Host memory that the GPU copies from and to by itself, while the host goes on.
 
 use super::device::CudaDevice;
-use super::error::CudaError;
+use super::error::{CudaError, status};
 use super::memory::{View, ViewMut};
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Page-locked host memory. Copies queued from or to it are on their way until their stream is waited for, so its owner
 /// waits before it touches the memory again.
@@ -137,5 +138,34 @@ impl CudaDevice {
     /// What the driver says.
     pub(crate) fn wait(&self, stream: &CudaStream, event: &CudaEvent) -> Result<(), CudaError> {
         stream.wait(event).map_err(|error| self.refused("wait for an event", error))
+    }
+
+    /// Now, on the compute stream's clock.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(crate) fn mark_time(&self) -> Result<TimeMark, CudaError> {
+        let event = self.stream().record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT));
+        Ok(TimeMark(event.map_err(|error| self.refused("record an event", error))?))
+    }
+}
+
+/// A point in time of the compute stream.
+pub(crate) struct TimeMark(CudaEvent);
+
+impl TimeMark {
+    /// Time until `end`, which the GPU has passed.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(crate) fn elapsed(&self, end: &Self) -> Result<Duration, CudaError> {
+        match self.0.elapsed_ms(&end.0) {
+            Ok(ms) => Ok(Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3)),
+            Err(error) => Err(CudaError::Driver {
+                ordinal: self.0.context().ordinal(),
+                action: "measure time".into(),
+                status: status(error),
+            }),
+        }
     }
 }

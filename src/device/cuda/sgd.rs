@@ -34,10 +34,39 @@ impl CudaDevice {
     /// Wrong lengths, a number outside its range, or the driver refuses the launch.
     pub fn sgd(
         &self,
+        params: ViewMut<'_, f32>,
+        grad: View<'_, f32>,
+        momentum: DeviceMomentum<'_>,
+        step: SgdStep,
+    ) -> Result<(), CudaError> {
+        self.sgd_or_none(params, grad, momentum, step, None)
+    }
+
+    /// As [`Self::sgd`], but changes nothing if `squared_norm`, a number on the GPU, is infinite or NaN.
+    ///
+    /// # Shapes
+    /// `params`, `grad`, the velocity: `[numel]`; `squared_norm`: `[1]`
+    ///
+    /// # Errors
+    /// As [`Self::sgd`].
+    pub fn sgd_guarded(
+        &self,
+        params: ViewMut<'_, f32>,
+        grad: View<'_, f32>,
+        momentum: DeviceMomentum<'_>,
+        step: SgdStep,
+        squared_norm: View<'_, f64>,
+    ) -> Result<(), CudaError> {
+        self.sgd_or_none(params, grad, momentum, step, Some(squared_norm))
+    }
+
+    fn sgd_or_none(
+        &self,
         mut params: ViewMut<'_, f32>,
         grad: View<'_, f32>,
         momentum: DeviceMomentum<'_>,
         step: SgdStep,
+        squared_norm: Option<View<'_, f64>>,
     ) -> Result<(), CudaError> {
         let numel = params.len();
         let (kernel, velocity) = match momentum {
@@ -46,6 +75,7 @@ impl CudaDevice {
             DeviceMomentum::Nesterov(velocity, momentum) => ("sgd_nesterov_f32", Some((velocity, momentum))),
         };
         check(kernel, numel, &grad, step)?;
+        check_len(kernel, "squared_norm", squared_norm.map_or(1, |norm| norm.len()), 1)?;
         if let Some((velocity, momentum)) = &velocity {
             check_len(kernel, "velocity", velocity.len(), numel)?;
             check_range(kernel, "momentum", *momentum, 0.0..1.0, "in [0, 1)")?;
@@ -56,9 +86,10 @@ impl CudaDevice {
         let mut launch = self.launch(kernel)?;
         launch.output(&mut params);
         match velocity {
-            None => launch.input(&grad).scalar(step.lr),
+            None => launch.input(&grad).optional_input(squared_norm.as_ref()).scalar(step.lr),
             Some((mut velocity, momentum)) => {
-                launch.output(&mut velocity).input(&grad).scalar(step.lr).scalar(momentum)
+                launch.output(&mut velocity).input(&grad).optional_input(squared_norm.as_ref());
+                launch.scalar(step.lr).scalar(momentum)
             }
         };
         launch.scalar(step.weight_decay).scalar(numel as i64);

@@ -186,6 +186,9 @@ pub(super) fn facts(run: &RunRecord) -> Vec<(&'static str, String)> {
     }
     facts.push(("Seed", seed.to_string()));
     facts.push(("Program", format!("scadles {}", run.version)));
+    if !run.computed_on.is_empty() {
+        facts.push(("Computed on", run.computed_on.clone()));
+    }
     facts.push(("Final parameters", format!("CRC-32 {:08x}", run.parameters_crc32)));
     facts
 }

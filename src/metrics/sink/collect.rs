@@ -8,7 +8,7 @@ use crate::train::config::RunConfig;
 /// Keeps every event of a run; [`Collector::into_record`] makes the run's record of them.
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
-    start: Option<(RunConfig, u64, String)>,
+    start: Option<(RunConfig, u64, String, String)>,
     steps: Vec<StepRecord>,
     evals: Vec<EvalRecord>,
     end: Option<EndReason>,
@@ -19,13 +19,14 @@ impl Collector {
     /// (samples/s) and the CRC-32 of the final parameters. None if no run has started; a run without an end counts
     /// as interrupted.
     pub fn into_record(self, classes: usize, rates: Vec<f64>, parameters_crc32: u32) -> Option<RunRecord> {
-        let (config, parameters, data_set) = self.start?;
+        let (config, parameters, data_set, computed_on) = self.start?;
         Some(RunRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             config,
             data_set,
             classes,
             parameters,
+            computed_on,
             rates,
             end: self.end.unwrap_or(EndReason::Interrupted),
             steps: self.steps,
@@ -48,8 +49,9 @@ impl Collector {
 impl Sink for Collector {
     fn event(&mut self, event: &Event<'_>) -> Result<(), MetricsError> {
         match event {
-            Event::Start { config, parameters, data_set } => {
-                self.start = Some(((*config).clone(), *parameters, (*data_set).to_string()));
+            Event::Start { config, parameters, data_set, computed_on } => {
+                let (data_set, computed_on) = ((*data_set).to_string(), (*computed_on).to_string());
+                self.start = Some(((*config).clone(), *parameters, data_set, computed_on));
             }
             Event::Step(step) => self.steps.push((*step).clone()),
             Event::Eval(eval) => self.evals.push((*eval).clone()),
@@ -68,7 +70,9 @@ mod tests {
         let mut collector = Collector::default();
         assert!(collector.clone().into_record(10, vec![], 0).is_none());
         let config = RunConfig::default();
-        collector.event(&Event::Start { config: &config, parameters: 7, data_set: "embedded" }).unwrap();
+        collector
+            .event(&Event::Start { config: &config, parameters: 7, data_set: "embedded", computed_on: "CPU" })
+            .unwrap();
         collector.event(&Event::Step(&StepRecord { step: 1, ..StepRecord::default() })).unwrap();
         let cut = collector.clone().into_record(10, vec![1.0], 9).unwrap();
         assert_eq!((cut.end, cut.steps.len(), cut.parameters_crc32), (EndReason::Interrupted, 1, 9));

@@ -23,12 +23,12 @@ pub struct ProgressLine {
 impl Sink for ProgressLine {
     fn event(&mut self, event: &Event<'_>) -> Result<(), MetricsError> {
         match event {
-            Event::Start { config, parameters, data_set } => {
+            Event::Start { config, parameters, data_set, computed_on } => {
                 let bar = ProgressBar::new(config.run.steps as u64);
                 let style = "{bar:24.cyan/dim} {pos}/{len}  {msg}  ETA {eta}";
                 let style = ProgressStyle::with_template(style).expect("the template is valid");
                 bar.set_style(style.progress_chars("━━╌"));
-                bar.println(start_line(config, *parameters, data_set));
+                bar.println(start_line(config, *parameters, data_set, computed_on));
                 self.bar = Some(bar);
             }
             Event::Step(step) => {
@@ -76,9 +76,9 @@ impl<W: Write> Plain<W> {
 impl<W: Write + Send> Sink for Plain<W> {
     fn event(&mut self, event: &Event<'_>) -> Result<(), MetricsError> {
         match event {
-            Event::Start { config, parameters, data_set } => {
+            Event::Start { config, parameters, data_set, computed_on } => {
                 self.total = (config.run.steps as u64).max(1);
-                self.say(&start_line(config, *parameters, data_set));
+                self.say(&start_line(config, *parameters, data_set, computed_on));
             }
             Event::Step(step) => {
                 self.state.step(step);
@@ -133,11 +133,11 @@ impl State {
     }
 }
 
-fn start_line(config: &RunConfig, parameters: u64, data_set: &str) -> String {
+fn start_line(config: &RunConfig, parameters: u64, data_set: &str, computed_on: &str) -> String {
     let (name, model, devices) = (&config.name, &config.model.name, config.cluster.devices);
     let plural = if devices == 1 { "" } else { "s" };
     format!(
-        "{name}: {model} ({} parameters) on {data_set}, {devices} device{plural}",
+        "{name}: {model} ({} parameters) on {data_set}, {devices} device{plural}, computed on {computed_on}",
         count(parameters as f64)
     )
 }
@@ -169,7 +169,13 @@ mod tests {
         let mut config = RunConfig::default();
         config.run.steps = 200;
         let mut sink = Plain::new(&mut out);
-        sink.event(&Event::Start { config: &config, parameters: 272_474, data_set: "embedded" }).unwrap();
+        sink.event(&Event::Start {
+            config: &config,
+            parameters: 272_474,
+            data_set: "embedded",
+            computed_on: "CPU",
+        })
+        .unwrap();
         for step in 1..=200 {
             let record = StepRecord { step, wall_s: step as f64, global_batch: 300, ..StepRecord::default() };
             sink.event(&Event::Step(&record)).unwrap();

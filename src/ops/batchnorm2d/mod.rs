@@ -38,6 +38,7 @@
 //! ```
 
 mod cpu;
+pub mod cuda;
 
 /// Added to the variance before the square root.
 pub const EPS: f32 = 1e-5;

@@ -19,6 +19,7 @@
 //! when a slice has a length other than the shape's (scratch may be longer).
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::ops::simd::SimdLevel;
 use crate::shape::Conv2dShape;

@@ -17,6 +17,8 @@
 //! assert!(y.iter().all(|&y| y == 0.0 || y == 2.0));
 //! ```
 
+pub mod cuda;
+
 use super::multiversion::multiversion;
 use crate::rng::{Philox, Stream};
 use rayon::prelude::*;

@@ -7,6 +7,8 @@
 //! assert_eq!(sum, [1.5, 2.25]);
 //! ```
 
+pub mod cuda;
+
 use super::multiversion::multiversion;
 use rayon::prelude::*;
 

@@ -18,6 +18,8 @@
 //! assert_eq!(out, [-1.0, 1.0]);
 //! ```
 
+pub mod cuda;
+
 use super::multiversion::multiversion;
 use crate::rng::{Philox, Stream};
 pub use crate::shape::ImageShape;
@@ -112,6 +114,14 @@ impl Normalizer {
             normalizer.offset.iter_mut().skip(channel).step_by(c).for_each(|value| *value = offset);
         }
         normalizer
+    }
+
+    /// Number of channels; scale and offset of each, 0 for those there are not.
+    fn channels(&self) -> (usize, [f32; MAX_CHANNELS], [f32; MAX_CHANNELS]) {
+        let first = |values: &[f32; CHUNK_LEN]| {
+            std::array::from_fn(|channel| if channel < self.c { values[channel] } else { 0.0 })
+        };
+        (self.c, first(&self.scale), first(&self.offset))
     }
 }
 

@@ -4,6 +4,7 @@
 //! `y` `[N, K]`. [`bias_backward`] is the gradient of the bias, of a linear layer and of a convolution alike.
 
 mod bias;
+pub mod cuda;
 
 pub use bias::{bias_backward, bias_scratch_len};
 

@@ -16,6 +16,8 @@
 //! assert_eq!(y, [0.0, 1.0, 0.0, 0.0, 3.0, 0.0]);
 //! ```
 
+pub mod cuda;
+
 use rayon::prelude::*;
 
 /// Extents of the shortcut without the batch.

@@ -41,11 +41,16 @@ impl Pool2dShape {
         self.p() * self.q() * self.c
     }
 
-    fn check(&self, pass: &str, n: usize, x_len: usize, y_len: usize, argmax_len: usize) {
+    /// Whether every window meets the image and its positions fit a byte.
+    pub(super) fn is_possible(&self) -> bool {
         let window_fits = (1..=15).contains(&self.window)
             && 2 * self.pad <= self.window
             && self.h.min(self.w) + 2 * self.pad >= self.window;
-        assert!(self.c > 0 && self.stride > 0 && window_fits, "max pool {pass}: impossible {self:?}");
+        self.c > 0 && self.stride > 0 && window_fits
+    }
+
+    fn check(&self, pass: &str, n: usize, x_len: usize, y_len: usize, argmax_len: usize) {
+        assert!(self.is_possible(), "max pool {pass}: impossible {self:?}");
         assert_eq!(x_len, n * self.x_len(), "max pool {pass}: input of {n} images, {self:?}");
         assert_eq!(y_len, n * self.y_len(), "max pool {pass}: output of {n} images, {self:?}");
         assert_eq!(argmax_len, y_len, "max pool {pass}: argmax differs in length from the output");

@@ -20,6 +20,7 @@
 //! ```
 
 mod adaptive_avg;
+pub mod cuda;
 mod max;
 
 pub use adaptive_avg::{AdaptiveAvgShape, adaptive_avg_backward, adaptive_avg_forward};

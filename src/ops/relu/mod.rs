@@ -10,6 +10,8 @@
 //! assert_eq!((y, dy), ([0.0, 2.0], [0.0, 5.0]));
 //! ```
 
+pub mod cuda;
+
 use super::elementwise::TILE_LEN;
 use super::multiversion::multiversion;
 use rayon::prelude::*;

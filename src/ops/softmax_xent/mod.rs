@@ -18,6 +18,7 @@
 //! ```
 
 mod cpu;
+pub mod cuda;
 
 /// Sums over the rows of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -4,8 +4,8 @@ use super::{
     Aggregation, ArrivalConfig, BatchConfig, BatchNormStatistics, BatchPolicy, BufferConfig, BufferPolicy,
     ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig,
     GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig, OptimizerConfig,
-    OptimizerKind, Partition, RatesConfig, RunConfig, ScheduleConfig, Stem, SyncConfig, TopKConfig,
-    TopKScope, ValueCoding,
+    OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig, Stem, SyncConfig,
+    TopKConfig, TopKScope, ValueCoding,
 };
 
 impl Default for RunConfig {
@@ -56,7 +56,8 @@ impl Default for ClusterConfig {
             clock: ClockKind::Virtual,
             link: LinkConfig::default(),
             compute: ComputeConfig::K80,
-            device: DeviceKind::Cpu,
+            device: DeviceKind::Auto,
+            precision: Precision::F32,
             wait_limit_s: 600.0,
         }
     }

@@ -97,7 +97,8 @@ const CLUSTER: &[Field] = &[
     field("clock", Kind::Choice(&["virtual", "real"])),
     field("link", Kind::Table(LINK)),
     field("compute", Kind::Tagged(COMPUTE)),
-    field("device", Kind::Choice(&["cpu", "cuda"])),
+    field("device", Kind::Choice(&["auto", "cpu", "cuda"])),
+    field("precision", Kind::Choice(&["f32", "bf16"])),
     field("wait-limit-s", Kind::Number),
 ];
 

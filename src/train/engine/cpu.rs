@@ -5,6 +5,7 @@ use crate::comm::Communicator;
 use crate::compress::CompressError;
 use crate::error::{Error, Result};
 use crate::nn::{DropoutSeed, Executor, Plan};
+use crate::ops::simd::SimdLevel;
 use crate::ops::softmax_xent::LossStats;
 use crate::train::config::RunConfig;
 use crate::train::device_batch::{DeviceBatch, Images};
@@ -51,6 +52,14 @@ impl CpuEngine {
 }
 
 impl Engine for CpuEngine {
+    fn name(&self) -> &str {
+        match SimdLevel::current() {
+            SimdLevel::Avx512 => "CPU (AVX-512), f32",
+            SimdLevel::Avx2 => "CPU (AVX2), f32",
+            SimdLevel::Portable => "CPU, f32",
+        }
+    }
+
     fn new_batch(&self, max_batch: usize) -> Result<DeviceBatch> {
         let numel = max_batch * self.executor.plan().image().numel();
         Ok(DeviceBatch::new(Images::Ready(vec![0.0; numel]), max_batch))

@@ -4,15 +4,19 @@
 //! [`Engine::end_step`]. An engine may only queue work in the first two; results come with the last.
 
 mod cpu;
+mod cuda;
 
 use super::device_batch::DeviceBatch;
 use super::exchange::ExchangeReport;
 use crate::comm::Communicator;
-use crate::device::Device;
+use crate::device::{Device, DeviceError};
 use crate::error::Result;
 use crate::nn::{DropoutSeed, Plan};
+use crate::ops::input::Normalizer;
 use crate::ops::softmax_xent::LossStats;
-use crate::train::config::RunConfig;
+use crate::train::config::{Precision, RunConfig};
+use cuda::CudaEngine;
+use half::bf16;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +63,9 @@ pub(crate) struct StepOutcome {
 
 /// Trains one network for the hosted devices of a cluster.
 pub(crate) trait Engine: Send {
+    /// What computes, in words.
+    fn name(&self) -> &str;
+
     /// Room for a batch of up to `max_batch` images, where the engine can read it best.
     fn new_batch(&self, max_batch: usize) -> Result<DeviceBatch>;
 
@@ -93,15 +100,28 @@ pub(crate) trait Engine: Send {
 }
 
 /// The engine of the configured device, hosting every device of the cluster; they start from `params` and `stats`.
+/// `normalizer` is for engines that take images as they came.
 ///
 /// # Errors
 /// The device cannot be used, or has no room.
 pub(crate) fn open(
     config: &RunConfig,
     plan: &Arc<Plan>,
-    (params, stats): (Vec<f32>, Vec<f32>),
+    normalizer: &Normalizer,
+    start: (Vec<f32>, Vec<f32>),
 ) -> Result<Box<dyn Engine>> {
-    let devices = config.cluster.devices;
-    let Device::Cpu = Device::open(config.cluster.device)?;
-    Ok(Box::new(cpu::CpuEngine::new(config, plan, (params, stats), devices, devices)?))
+    let (cluster, devices) = (&config.cluster, config.cluster.devices);
+    let normalizer = normalizer.clone();
+    Ok(match (Device::open(cluster.device)?, cluster.precision) {
+        (Device::Cpu, Precision::F32) => {
+            Box::new(cpu::CpuEngine::new(config, plan, start, devices, devices)?)
+        }
+        (Device::Cpu, Precision::Bf16) => return Err(DeviceError::CpuPrecision.into()),
+        (Device::Cuda(gpu), Precision::F32) => {
+            Box::new(CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices)?)
+        }
+        (Device::Cuda(gpu), Precision::Bf16) => {
+            Box::new(CudaEngine::<bf16>::new(config, gpu, plan, normalizer, start, devices, devices)?)
+        }
+    })
 }

@@ -1,0 +1,3 @@
+//! Squared Euclidean norm of a flat vector on the GPU.
+
+pub mod cuda;

@@ -1,0 +1,106 @@
+//! The GPU rows of `scadles-bench` on the emulator: every row's check passes, and the report joins them with a peer's.
+
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "support/emulator.rs"]
+mod emulator;
+
+use emulator::{Emulator, emulator_or_skip, text};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Rows of each kind, of few enough threads for the emulator.
+const ROWS: [&str; 9] = [
+    "cuda/weighted",
+    "cuda/top-k",
+    "cuda/decode-add",
+    "cuda/train resnet20 b=2 fp32",
+    "cuda/conv 3x3 2x3x32x32->64",
+    "cuda/linear",
+    "cuda/bn train fwd",
+    "cuda/avgpool",
+    "cuda/softmax",
+];
+
+fn measured(emulator: &Emulator) -> String {
+    let mut bench = emulator.command(env!("CARGO_BIN_EXE_scadles-bench"));
+    let output = bench.args(["--json", "--tiny", "--time", "0.001"]).args(ROWS).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn rows_are_checked_and_set_beside_a_peers() {
+    let Some(emulator) = emulator_or_skip("rows_are_checked_and_set_beside_a_peers") else { return };
+    let json = measured(emulator);
+    let document: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(document["failed"], Value::Array(Vec::new()));
+    let rows = document["rows"].as_array().unwrap();
+    for word in ROWS {
+        let name = word.strip_prefix("cuda/").unwrap();
+        assert!(rows.iter().any(|row| row["name"].as_str().unwrap().starts_with(name)), "no row {word}");
+    }
+    for row in rows {
+        // Ceilings come without being asked for; everything else is a share of one.
+        let is_ceiling = row["name"].as_str().unwrap().starts_with("ceiling ");
+        assert_eq!(row["percent"].is_null(), is_ceiling, "{row}");
+        assert!(row["median_s"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    let out = tempfile::tempdir().unwrap();
+    fs::write(out.path().join("bench.json"), &json).unwrap();
+    report(out.path(), rows);
+}
+
+/// A peer that takes thrice the time of ours, and one that takes twice.
+fn report(out: &Path, rows: &[Value]) {
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("skipped: report (no python3)");
+        return;
+    }
+    let seconds = |name: &str| {
+        rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no row {name}"))["median_s"]
+            .as_f64()
+            .unwrap()
+    };
+    let step = seconds("train resnet20 b=2 fp32");
+    let mean_us = 1e6 * seconds("weighted mean 16 x 4e3");
+    let peers = [
+        serde_json::json!({"group": "train", "name": "resnet20", "dtype": "tf32", "batch": 2, "img_s": 0.25 / step}),
+        serde_json::json!({"group": "graph", "name": "resnet20", "dtype": "tf32", "batch": 2, "img_s": 0.5 / step,
+            "mode": "graph", "peak_mem_mib": 1}),
+        serde_json::json!({"group": "reduce", "name": "weighted mean 16 x 4e+03: w @ M (mv)", "us": 3.0 * mean_us}),
+        serde_json::json!({"group": "reduce", "name": "weighted mean 16 x 4e+03: add_ loop", "us": 4.0 * mean_us,
+            "graph_us": 2.0 * mean_us}),
+        serde_json::json!({"group": "reduce", "name": "weighted mean 16 x 1e+07: w @ M (mv)", "us": 1.0}),
+    ];
+    let lines: Vec<String> = peers.iter().map(Value::to_string).collect();
+    fs::write(out.join("peers.jsonl"), lines.join("\n")).unwrap();
+    let check = |status: &str| {
+        let line = serde_json::json!({"check": "kernels", "status": status, "seconds": 1, "detail": "tests.txt",
+            "date": "2026-01-02T03:04:05Z", "gpu": "unknown"});
+        fs::write(out.join("checks.jsonl"), line.to_string()).unwrap();
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/gpu_report.py");
+    let run = || Command::new("python3").arg(&script).arg(out).output().unwrap();
+
+    check("passed");
+    let output = run();
+    assert!(output.status.success(), "{}", text(&output));
+    let summary: Value =
+        serde_json::from_str(&fs::read_to_string(out.join("summary.json")).unwrap()).unwrap();
+    let close = |found: &Value, expected: f64| (found.as_f64().unwrap() / expected - 1.0).abs() < 1e-6;
+    let joined: Vec<&Value> =
+        summary["kernels"].as_array().unwrap().iter().filter(|row| row["section"] == "reduction").collect();
+    assert_eq!(joined.len(), 1, "{joined:?}");
+    assert!(close(&joined[0]["ratio"], 2.0), "{}", joined[0]);
+    // Two images a step against half an image in the same time.
+    let steps = summary["steps"].as_array().unwrap();
+    assert!(steps.len() == 1 && close(&steps[0]["ratio"], 4.0), "{steps:?}");
+    assert_eq!(steps[0]["peer"], "graph tf32");
+    let table = fs::read_to_string(out.join("table.md")).unwrap();
+    assert!(table.contains("weighted mean 16 x 4e3") && table.contains("not measured"), "{table}");
+
+    check("failed");
+    assert!(!run().status.success(), "a failed check passed");
+}
