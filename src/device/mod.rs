@@ -22,7 +22,7 @@ pub enum DeviceError {
     #[error("device cuda: {0}. `--device cpu` (cluster.device = \"cpu\") trains without")]
     CudaMissing(Missing),
     /// The GPU is there but does not open.
-    #[error(transparent)]
+    #[error("{0}; `--device cpu` (cluster.device = \"cpu\") trains without a GPU")]
     Cuda(CudaError),
     /// The CPU backend computes in f32.
     #[error(

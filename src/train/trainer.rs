@@ -133,6 +133,8 @@ impl Trainer {
         self.step += 1;
         let begin = self.clock.now();
         let progress = self.progress(begin);
+        // Before batches are written: a step that failed may have left copies from them queued.
+        self.engine.begin_step()?;
         let gathered = gather_batches(
             &mut self.devices,
             &self.batches,
@@ -310,7 +312,6 @@ impl Trainer {
         let mut busy = Busy { end: self.clock.now(), compute: Duration::ZERO };
         let (optimizer, base) = (&self.config.optimizer, self.config.batch.size);
         let lr = lr_at(optimizer, progress);
-        self.engine.begin_step()?;
         for (index, device) in self.devices.iter_mut().enumerate() {
             let samples = device.batch.labels.len();
             let begin = if injected { all_ready } else { gathered.ready[index] };

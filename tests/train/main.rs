@@ -8,7 +8,7 @@ mod methods;
 mod pace;
 
 use scadles::metrics::record::RunRecord;
-use scadles::train::config::{BatchConfig, RatesConfig, RunConfig};
+use scadles::train::config::{BatchConfig, DeviceKind, RatesConfig, RunConfig};
 use std::sync::atomic::AtomicBool;
 
 /// A small network on little data: a step takes milliseconds.
@@ -17,6 +17,7 @@ fn small(devices: usize, rates: &[f64]) -> RunConfig {
     config.model.width = 0.25;
     (config.data.embedded_train, config.data.embedded_test) = (400, 50);
     config.cluster.devices = devices;
+    config.cluster.device = DeviceKind::Cpu; // tests/cuda trains on GPUs
     config.cluster.rates = RatesConfig::List(rates.to_vec());
     config.batch = BatchConfig { size: 8, min: 1, max: 64, ..config.batch };
     config.run.steps = 6;

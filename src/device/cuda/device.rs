@@ -176,12 +176,12 @@ impl CudaDevice {
         Ok((free as u64, total as u64))
     }
 
-    /// Waits until everything launched is done.
+    /// Waits until everything launched and copied is done, on every stream.
     ///
     /// # Errors
     /// What the GPU found wrong in any launch since the last wait.
     pub fn synchronize(&self) -> Result<(), CudaError> {
-        self.stream.synchronize().map_err(|error| self.refused("finish what was launched", error))
+        self.context.synchronize().map_err(|error| self.refused("finish what was launched", error))
     }
 
     /// Makes the context current for this thread.

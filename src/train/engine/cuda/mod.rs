@@ -1,8 +1,9 @@
 //! The engine on a GPU: a step's work is queued, and the host waits at its end.
 //!
-//! The host waits twice in a step: for loss, norms and gate values before it decides what is sent, and for the norm of the
-//! aggregated gradient, which the record holds. The update itself looks at that norm on the GPU. What has no kernels yet
-//! (DGC, LARS, local SGD) takes the gradient to the host after each pass; forward and backward stay on the GPU.
+//! The host waits for loss, norms and gate values before it decides what is sent, and for the norm of the aggregated
+//! gradient, which the record holds; a compressed step waits for its payloads as well. The update itself looks at the norm
+//! on the GPU. What has no kernels yet (DGC, LARS, local SGD) takes the gradient to the host after each pass; forward and
+//! backward stay on the GPU.
 
 mod exchange;
 mod update;
@@ -124,7 +125,8 @@ impl<E: Element> Engine for CudaEngine<E> {
         };
         self.update.load_params(index, &self.device, &mut self.executor)?;
         self.device.copy(self.stats[index].view(), self.executor.stats_mut())?;
-        // SAFETY: batch and header are written again in the next step, which begins with a wait.
+        // SAFETY: `end_step` waits; where a step fails before that, the next one begins with a wait, before batches and
+        // headers are written.
         unsafe {
             self.executor.forward_backward(host_batch(batch, dropout.index), &mut self.headers[index])
         }?;
@@ -158,6 +160,9 @@ impl<E: Element> Engine for CudaEngine<E> {
     }
 
     fn begin_evaluation(&mut self, stats: &[f32]) -> Result<()> {
+        if self.in_flight {
+            self.wait()?;
+        }
         self.device.copy_from_host(stats, self.evaluated_stats.view_mut())?;
         self.update.load_shared_params(&self.device, &mut self.executor)
     }
