@@ -128,8 +128,12 @@ impl CudaDevice {
             for entry in *entries {
                 let name = CString::new(*entry).expect("an identifier holds no zero");
                 // SAFETY: the module was just loaded and is never unloaded before its context ends.
-                let handle = unsafe { result::module::get_function(module, name) }
-                    .map_err(|error| self.refused(&format!("find kernel {entry}"), error))?;
+                let handle = match unsafe { result::module::get_function(module, name) } {
+                    Ok(handle) => handle,
+                    // A driver that loads lazily may notice only here.
+                    Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => break,
+                    Err(error) => return Err(self.refused(&format!("find kernel {entry}"), error)),
+                };
                 self.functions.insert(entry, Function { handle, shared_bytes_allowed: AtomicU32::new(0) });
             }
         }

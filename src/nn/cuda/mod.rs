@@ -37,7 +37,9 @@ pub struct CudaExecutor<E: Element> {
     buffers: Buffers<E>,
     header: Header,
     slots: Slots,
-    graphs: HashMap<usize, Graph>,
+    /// A bucket's first pass is launched as it is, so that the driver loads the kernels outside of a recording; the second
+    /// is recorded.
+    graphs: HashMap<usize, Option<Graph>>,
 }
 
 /// Which statistics batch norms use, and whether dropout acts.
@@ -141,12 +143,20 @@ impl<E: Element> CudaExecutor<E> {
         let bucket = bucket(batch.labels.len(), self.plan.max_batch());
         // SAFETY: the caller keeps the memory.
         unsafe { self.upload(batch, header, bucket) }?;
-        if !self.graphs.contains_key(&bucket) {
-            let device = Arc::clone(&self.device);
-            let graph = device.capture(|| self.training_pass(bucket))?;
-            self.graphs.insert(bucket, graph);
+        match self.graphs.get(&bucket) {
+            None => {
+                self.training_pass(bucket)?;
+                self.graphs.insert(bucket, None);
+                return Ok(());
+            }
+            Some(None) => {
+                let device = Arc::clone(&self.device);
+                let graph = device.capture(|| self.training_pass(bucket))?;
+                self.graphs.insert(bucket, Some(graph));
+            }
+            Some(Some(_)) => {}
         }
-        let graph = self.graphs.get_mut(&bucket).expect("inserted above");
+        let graph = self.graphs.get_mut(&bucket).and_then(Option::as_mut).expect("recorded above");
         self.device.replay(graph)
     }
 
