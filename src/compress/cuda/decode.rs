@@ -32,8 +32,11 @@ impl Decoder {
         if payload.num_kept() == 0 {
             return Ok(());
         }
-        self.queue(device, &payload, bytes, sum)?;
-        device.synchronize()?;
+        let queued = self.queue(device, &payload, bytes, sum);
+        // Whatever was refused: copies queued before it read memory that the next call writes.
+        let waited = device.synchronize();
+        queued?;
+        waited?;
         match self.invalid.host()[0] {
             0 => Ok(()),
             // The same rules once more on the host, which names the first thing that is wrong.
@@ -69,7 +72,7 @@ impl Decoder {
         }
         self.first.host_mut()[blocks] = before;
         self.bytes.host_mut()[..body].copy_from_slice(&bytes[bytes.len() - body..]);
-        // SAFETY: `add` waits before it returns; where it fails before that, the driver has refused a call of this stream.
+        // SAFETY: `add` waits before it returns, also where something fails behind this.
         unsafe {
             self.heads.queue_upload(device, HEAD_WORDS * blocks)?;
             self.offsets.queue_upload(device, blocks)?;

@@ -142,12 +142,14 @@ impl Context<'_> {
         let bytes_of = |heads: &[BlockHead]| heads.iter().map(|head| head.bytes(self.coding.values)).sum();
         let bodies: Vec<usize> = heads.iter().map(|heads| bytes_of(heads)).collect();
         grow(&mut rooms.body, self.device, bodies.iter().copied().max().unwrap_or(0), WHAT)?;
-        for (i, sent) in sent.iter().enumerate() {
-            if let Some((sent, cuts)) = sent {
-                self.write_one(rooms, i, sent, cuts, &heads[i], bodies[i])?;
-            }
-        }
-        self.device.synchronize()?;
+        let queued = (sent.iter().enumerate()).try_for_each(|(i, sent)| match sent {
+            Some((sent, cuts)) => self.write_one(rooms, i, sent, cuts, &heads[i], bodies[i]),
+            None => Ok(()),
+        });
+        // Whatever was refused: copies queued before it use memory that the next call writes.
+        let waited = self.device.synchronize();
+        queued?;
+        waited?;
         let rooms = rooms.bodies.iter().zip(&bodies);
         let rooms: Vec<&[u8]> =
             rooms.map(|(room, &bytes)| room.as_deref().map_or(&[][..], |room| &room[..bytes])).collect();

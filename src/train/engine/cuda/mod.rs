@@ -137,7 +137,7 @@ impl<E: Element> Engine for CudaEngine<E> {
 
     fn end_step(&mut self, step: ClusterStep<'_>, comm: &mut dyn Communicator) -> Result<StepOutcome> {
         self.fetch_loss()?;
-        self.update.read(&self.device)?;
+        self.update.read()?;
         self.wait()?;
         self.outcome.loss = loss_sums(&self.loss);
         if let Some((begin, end)) = &self.times {

@@ -160,9 +160,8 @@ impl CudaUpdate {
         }
     }
 
-    /// Queues what the host must know before the exchange; it is there after the next wait.
-    pub fn read(&mut self, device: &CudaDevice) -> Result<()> {
-        let _ = device;
+    /// Fetches what the host must know before the exchange.
+    pub fn read(&mut self) -> Result<()> {
         match self {
             Self::Device(update) => update.exchange.read(),
             Self::Host(_) => Ok(()),
