@@ -213,10 +213,10 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     if (__syncthreads_or(!valid) && threadIdx.x == 0) atomicOr(invalid, 1u);
 }
 
-// sum[block * 2^16 + positions[i]] += values[i], unless `invalid` is there and set.
+// sum[block * 2^16 + positions[i]] += values[i], or -= with `subtract`, unless `invalid` is there and set.
 extern "C" __global__ void __launch_bounds__(kThreads)
     coding_add_f32(float* sum, const uint16_t* positions, const float* values, const int64_t* first,
-                   const int32_t* block_chunk, const unsigned int* invalid) {
+                   const int32_t* block_chunk, const unsigned int* invalid, int subtract) {
     if (invalid != nullptr && *invalid != 0) return;
     const int64_t block = blockIdx.x;
     const int64_t begin = first_of_block(first, block_chunk, block);
@@ -225,6 +225,6 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #pragma unroll 4
     for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
         const int at = positions[i];
-        to[at] = __fadd_rn(to[at], values[i]);
+        to[at] = __fadd_rn(to[at], subtract ? -values[i] : values[i]);
     }
 }

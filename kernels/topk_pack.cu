@@ -1,13 +1,14 @@
-// topk_pack.cu: the kept elements of a vector as positions and values, and in the vector what was not sent
+// topk_pack.cu: the kept elements of a vector as positions and values
 //
-// Role       the sending half of error feedback: sent + residual == p, bit for bit
+// Role       the sending half of error feedback; the vector stays whole until it is known that they are sent (coding_add_f32
+//            subtracts them then, so that sent + residual == p, bit for bit)
 // Shapes     vector: [numel]; positions, values: [kept], ascending; a position counts from the start of its payload block of
 //            2^16 elements
 // Types      f32 in; values f32 as the receiver decodes them (rounded to bf16 where `to_bf16`, at most the largest finite
-//            one), positions u16; the vector keeps p minus the value, exactly, or 0 everywhere with `drop_remainder`
+//            one), positions u16
 // Launch     one block of 256 threads a strip of 2^13 elements; 128 bytes in flight a thread; returns at once where nothing
 //            is kept
-// Cost       reads 4 * numel bytes, writes the sectors of kept elements (57 % of them at density 0.1) and 6 * kept bytes
+// Cost       reads 4 * numel bytes, writes 6 * kept bytes
 // See        src/compress/cuda/payload.rs, src/compress/pack.rs, tests/kernels/topk.rs
 
 #include "topk.cuh"
@@ -92,17 +93,17 @@ __device__ __forceinline__ uint32_t first_bits(StripBits* strip_bits, uint32_t b
 }
 
 extern "C" __global__ void __launch_bounds__(kStripThreads, 3)
-    topk_pack_f32(float* vector, uint16_t* positions, float* values, const unsigned int* cut_smallest,
+    topk_pack_f32(uint16_t* positions, float* values, const float* vector, const unsigned int* cut_smallest,
                   const unsigned int* cut_ties, const int64_t* chunk_first, const int64_t* chunk_start,
-                  const int32_t* strip_chunk, int64_t numel, int to_bf16, int drop_remainder) {
+                  const int32_t* strip_chunk, int64_t numel, int to_bf16) {
     __shared__ StripBits bits;
     const int64_t strip = static_cast<int64_t>(blockIdx.x) * kStripLen;
     const int chunk_begin = strip_chunk[blockIdx.x];
     const int chunk_end = strip_chunk[blockIdx.x + 1];
     const int64_t first = chunk_first[chunk_begin];
-    if (chunk_first[chunk_end] == first && !drop_remainder) return;
+    if (chunk_first[chunk_end] == first) return;
 
-    float* const from = vector + strip;
+    const float* const from = vector + strip;
     const int len = static_cast<int>(min(static_cast<int64_t>(kStripLen), numel - strip));
     Pack<float> x[kPacks];
 #pragma unroll
@@ -133,19 +134,15 @@ extern "C" __global__ void __launch_bounds__(kStripThreads, 3)
     for (int j = 0; j < kPacks; ++j) {
         const int at = 4 * (j * kStripThreads + static_cast<int>(threadIdx.x));
         const uint32_t nibble = kept >> (4 * j) & 0xf;
-        if (at >= len || (nibble == 0 && !drop_remainder)) continue;
+        if (at >= len || nibble == 0) continue;
         uint32_t to = bits_before(bits, j);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             if (nibble >> e & 1) {
-                const float sent = to_bf16 ? round_to_bf16(x[j].at[e]) : x[j].at[e];
                 to_position[to] = static_cast<uint16_t>(in_block + at + e);
-                to_value[to] = sent;
+                to_value[to] = to_bf16 ? round_to_bf16(x[j].at[e]) : x[j].at[e];
                 ++to;
-                x[j].at[e] = __fsub_rn(x[j].at[e], sent);
             }
-            if (drop_remainder) x[j].at[e] = 0.0f;
         }
-        store_four(from + at, x[j]);
     }
 }

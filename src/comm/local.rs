@@ -60,10 +60,6 @@ impl Communicator for LocalCommunicator {
         Ok(self.reduced(vector.len()))
     }
 
-    fn all_reduce_hosted(&mut self, numel: usize) -> Result<Option<Traffic>, CommError> {
-        Ok(Some(self.reduced(numel)))
-    }
-
     fn all_gather_bytes(
         &mut self,
         local: &[Vec<u8>],
@@ -72,6 +68,15 @@ impl Communicator for LocalCommunicator {
         self.check("all_gather_bytes", local.len())?;
         local.iter().enumerate().for_each(|(rank, block)| visit(rank, block));
         Ok(self.gathered(local.iter().map(|block| block.len() as u64)))
+    }
+
+    fn all_reduce_hosted(&mut self, numel: usize) -> Result<Traffic, CommError> {
+        Ok(self.reduced(numel))
+    }
+
+    fn all_gather_hosted(&mut self, bytes: &[u64]) -> Result<Traffic, CommError> {
+        self.check("all_gather_hosted", bytes.len())?;
+        Ok(self.gathered(bytes.iter().copied()))
     }
 }
 
@@ -92,6 +97,7 @@ mod tests {
             .all_gather_bytes(&blocks, &mut |rank, block| seen.push((rank, block.to_vec())))
             .unwrap();
         assert_eq!(seen, [(0, vec![1, 2]), (1, vec![]), (2, vec![3])]);
+        assert_eq!(cluster(3).all_gather_hosted(&[2, 0, 1]).unwrap(), traffic);
         assert_eq!((traffic.sent_bytes, traffic.received_bytes), (6, 6));
     }
 

@@ -47,6 +47,16 @@ pub enum CommError {
         /// Contributions passed.
         found: usize,
     },
+    /// A collective of one process was asked for, but there are more.
+    #[error("{op}: {hosted} of {world_size} devices are of this process; the others must take part: send the data")]
+    NotHosted {
+        /// The collective.
+        op: &'static str,
+        /// Devices of this process.
+        hosted: usize,
+        /// Devices of the cluster.
+        world_size: usize,
+    },
 }
 
 /// Collectives over `world_size` devices. Every process calls the same operations in the same order; a device without
@@ -58,15 +68,16 @@ pub trait Communicator: Send {
     /// Ranks of the devices that this process hosts.
     fn local_ranks(&self) -> Range<usize>;
 
+    /// Whether this process hosts every device, so that its sums are already everybody's and nothing has to leave a GPU.
+    fn hosts_all(&self) -> bool {
+        self.local_ranks() == (0..self.world_size())
+    }
+
     /// Gathers one number per hosted device into `all`, one per rank.
     fn all_gather_scalars(&mut self, local: &[f64], all: &mut [f64]) -> Result<Traffic, CommError>;
 
     /// Replaces `vector`, the sum over the hosted devices, by the sum over all devices.
     fn all_reduce_sum(&mut self, vector: &mut [f32]) -> Result<Traffic, CommError>;
-
-    /// What [`Self::all_reduce_sum`] of `numel` elements costs where this process hosts every device, so that its sum is
-    /// already everybody's and may stay on a GPU; `None` where others must take part.
-    fn all_reduce_hosted(&mut self, numel: usize) -> Result<Option<Traffic>, CommError>;
 
     /// Gathers one block of bytes per hosted device and calls `visit(rank, block)` for every rank, ascending.
     fn all_gather_bytes(
@@ -74,4 +85,16 @@ pub trait Communicator: Send {
         local: &[Vec<u8>],
         visit: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<Traffic, CommError>;
+
+    /// What [`Self::all_reduce_sum`] of `numel` elements costs where this process hosts every device.
+    ///
+    /// # Errors
+    /// [`CommError::NotHosted`] where others must take part.
+    fn all_reduce_hosted(&mut self, numel: usize) -> Result<Traffic, CommError>;
+
+    /// What [`Self::all_gather_bytes`] of blocks of these sizes costs where this process hosts every device.
+    ///
+    /// # Errors
+    /// [`CommError::NotHosted`] where others must take part, or not one size per device.
+    fn all_gather_hosted(&mut self, bytes: &[u64]) -> Result<Traffic, CommError>;
 }

@@ -154,7 +154,8 @@ impl GradientExchange {
     }
 
     /// Takes the gradient of the hosted device number `device`. `sum` starts a step as zeros; `progress` is the share
-    /// of the run that is done.
+    /// of the run that is done. False if a compressor finds the gradient not finite: what the device held back is lost,
+    /// and it starts again from nothing.
     pub fn contribute(
         &mut self,
         device: usize,
@@ -162,18 +163,31 @@ impl GradientExchange {
         agg_weight: f64,
         progress: f64,
         sum: &mut [f32],
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let weight = agg_weight as f32;
         match self {
-            Self::Dense => add_scaled(device, grad, agg_weight as f32, sum)?,
-            Self::TopK { devices, gates, .. } => {
-                let norms = devices[device].accumulate(grad, agg_weight as f32)?;
-                gates.observe(device, norms.as_ref());
+            Self::Dense => {
+                add_scaled(device, grad, weight, sum)?;
+                Ok(true)
             }
-            Self::Dgc { devices, .. } => {
-                devices[device].accumulate(grad, agg_weight as f32, progress)?;
-            }
+            Self::TopK { devices, gates, .. } => match devices[device].accumulate(grad, weight) {
+                Err(CompressError::NotFinite { .. }) => {
+                    devices[device].reset();
+                    Ok(false)
+                }
+                norms => {
+                    gates.observe(device, norms?.as_ref());
+                    Ok(true)
+                }
+            },
+            Self::Dgc { devices, .. } => match devices[device].accumulate(grad, weight, progress) {
+                Err(CompressError::NotFinite { .. }) => {
+                    devices[device].reset();
+                    Ok(false)
+                }
+                norms => Ok(norms.map(|_| true)?),
+            },
         }
-        Ok(())
     }
 
     /// Ends the step: `sum` becomes the aggregated gradient on every process. `weights` has one entry per rank.

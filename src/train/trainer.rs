@@ -148,7 +148,6 @@ impl Trainer {
         let lr = self.learning_rate(progress, global_batch);
         let begin_training = self.clock.now();
         let busy_until = self.train_devices(&gathered, &weights, progress)?;
-        let synchronising = self.clock.now();
         let cluster = ClusterStep { step: self.step, global_batch, weights: &weights, lr };
         let outcome = self.engine.end_step(cluster, self.comm.as_mut())?;
         self.diverged = outcome.diverged;
@@ -159,9 +158,9 @@ impl Trainer {
         traffic += std::mem::take(&mut self.merge_traffic);
         let (compute, comm) = match self.clock.is_virtual() {
             true => (busy_until.compute, traffic.elapsed),
-            // Devices of one process compute one after another; a GPU may still be at it when the exchange begins.
+            // Devices of one process compute one after another.
             false => {
-                let spent = (synchronising - begin_training) + self.clock.now().saturating_sub(synchronising);
+                let spent = self.clock.now().saturating_sub(begin_training);
                 (outcome.compute, spent.saturating_sub(outcome.compute))
             }
         };

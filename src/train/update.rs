@@ -1,7 +1,8 @@
 //! From gradients to parameters: aggregated in each step, or by averaging parameters every few steps.
 
+use super::engine::{ClusterStep, DeviceStep};
 use super::exchange::{ExchangeReport, GradientExchange};
-use super::local_sgd::LocalSgd;
+use super::local_sgd::{Averages, LocalSgd};
 use crate::cluster::link::all_reduce_sent_bytes;
 use crate::comm::Communicator;
 use crate::compress::dgc::optimizer_momentum;
@@ -30,8 +31,8 @@ impl Update {
         if let SyncConfig::Local { steps } = config.sync {
             let optimizers =
                 (0..hosted).map(|_| optimizer(&config.optimizer, plan)).collect::<Result<_>>()?;
-            let local = LocalSgd::new(steps as u64, config.run.steps as u64, optimizers, params);
-            return Ok(Self::Local(local));
+            let averages = Averages::new(steps as u64, config.run.steps as u64, hosted);
+            return Ok(Self::Local(LocalSgd::new(averages, optimizers, params)));
         }
         let layers: Vec<_> = plan.params().iter().map(|entry| entry.range.clone()).collect();
         let momentum = optimizer_momentum(&config.compression, config.optimizer.momentum);
@@ -41,6 +42,69 @@ impl Update {
             optimizer: optimizer(&OptimizerConfig { momentum, nesterov, ..config.optimizer.clone() }, plan)?,
             sum: vec![0.0; plan.num_params()],
         })
+    }
+
+    /// Starts a step: nothing is contributed yet.
+    pub fn begin_step(&mut self) {
+        match self {
+            Self::EveryStep { sum, .. } => sum.fill(0.0),
+            Self::Local(local) => local.begin_step(),
+        }
+    }
+
+    /// Whether all devices share one set of parameters.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::EveryStep { .. })
+    }
+
+    /// The parameters of the hosted device number `index`, where it has its own.
+    pub fn own_params(&self, index: usize) -> Option<&[f32]> {
+        match self {
+            Self::EveryStep { .. } => None,
+            Self::Local(local) => Some(local.params(index)),
+        }
+    }
+
+    /// Takes the gradient of a device's `samples` samples; false if it is not finite, see [`Engine::train`].
+    ///
+    /// [`Engine::train`]: super::engine::Engine::train
+    pub fn contribute(&mut self, step: DeviceStep, samples: usize, grad: &[f32]) -> Result<bool> {
+        let DeviceStep { index, agg_weight, progress, local_lr, .. } = step;
+        match self {
+            Self::EveryStep { exchange, sum, .. } => {
+                exchange.contribute(index, grad, agg_weight, progress, sum)
+            }
+            Self::Local(local) => local.step(index, grad, samples, local_lr),
+        }
+    }
+
+    /// Ends a step: aggregates what was contributed and moves `params`, or averages them where that is due.
+    pub fn finish(
+        &mut self,
+        step: ClusterStep<'_>,
+        comm: &mut dyn Communicator,
+        params: &mut [f32],
+    ) -> Result<Updated> {
+        match self {
+            Self::EveryStep { .. } if step.global_batch == 0 => Ok(Updated::default()),
+            Self::EveryStep { exchange, optimizer, sum } => {
+                let report = exchange.finish(step.weights, comm, sum)?;
+                let grad_norm = super::norm::l2_norm(sum);
+                let diverged = !grad_norm.is_finite();
+                if !diverged {
+                    optimizer.step(params, sum, step.lr)?;
+                }
+                Ok(Updated { exchange: report, grad_norm, diverged })
+            }
+            Self::Local(local) => average_when_due(local, step.step, comm, params),
+        }
+    }
+
+    /// A pass over the data set is done.
+    pub fn start_epoch(&mut self) {
+        if let Self::EveryStep { exchange, .. } = self {
+            exchange.start_epoch();
+        }
     }
 }
 
@@ -62,33 +126,14 @@ pub(crate) struct Updated {
     pub diverged: bool,
 }
 
-/// Aggregates what was contributed and moves `params`.
-pub(crate) fn finish_every_step(
-    exchange: &mut GradientExchange,
-    optimizer: &mut Optimizer,
-    sum: &mut [f32],
-    weights: &[f64],
-    comm: &mut dyn Communicator,
-    params: &mut [f32],
-    lr: f64,
-) -> Result<Updated> {
-    let report = exchange.finish(weights, comm, sum)?;
-    let grad_norm = super::norm::l2_norm(sum);
-    if !grad_norm.is_finite() {
-        return Ok(Updated { exchange: report, grad_norm, diverged: true });
-    }
-    optimizer.step(params, sum, lr)?;
-    Ok(Updated { exchange: report, grad_norm, diverged: false })
-}
-
 /// Ends a step of local SGD: averages the devices' parameters into `params` where `step` is due for it.
-pub(crate) fn average_when_due(
+fn average_when_due(
     local: &mut LocalSgd,
     step: u64,
     comm: &mut dyn Communicator,
     params: &mut [f32],
 ) -> Result<Updated> {
-    let mut updated = Updated { grad_norm: local.take_longest_grad(), ..Updated::default() };
+    let mut updated = Updated { grad_norm: local.longest_grad(), ..Updated::default() };
     if local.averages_after(step) {
         updated.exchange.traffic = local.average(comm, params)?;
         updated.exchange.sent_elements = (params.len() * comm.world_size()) as u64;

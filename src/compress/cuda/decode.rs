@@ -1,7 +1,7 @@
 //! Payloads that came from elsewhere: the host reads header and table, the GPU checks and adds the rest.
 
 use super::accumulate::grid;
-use super::payload::{HEAD_WORDS, Sent, add};
+use super::payload::{HEAD_WORDS, Sent, Sign, add};
 use super::staged::{Staged, grow};
 use crate::compress::coding::{CodingError, Payload};
 use crate::device::cuda::{CudaDevice, CudaError, ViewMut};
@@ -96,7 +96,7 @@ impl Decoder {
         // elements, and the kernel writes no more of a block than its head states.
         unsafe { launch.run(grid(blocks, 256), shapes) }?;
         let elements = (positions.view().slice(..kept), values.view().slice(..kept));
-        add(device, sum, elements, self.first.view(blocks + 1), None, Some(self.invalid.view(1)))?;
+        add(device, sum, Sign::Plus, elements, self.first.view(blocks + 1), None, Some(self.invalid.view(1)))?;
         // SAFETY: `add` waits before it reads.
         unsafe { self.invalid.queue_download(device, 1) }
     }

@@ -11,7 +11,7 @@ mod payload;
 mod staged;
 mod tables;
 
-use super::coding::Coding;
+use super::coding::{BlockHead, Coding};
 use super::error::{CompressError, check_contribution, check_density, check_len};
 use super::pack::{PayloadInfo, block_bounds};
 use super::plan::Plan;
@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::train::config::TopKConfig;
 use accumulate::{Accumulation, Cuts, EXTRA_WORDS, Scratch, part};
 use decode::Decoder;
-use payload::{Context, HEAD_WORDS, Rooms, Sent};
+use payload::{Context, HEAD_WORDS, Rooms, Sent, Sign};
 use staged::Staged;
 use std::sync::Arc;
 use tables::Tables;
@@ -37,8 +37,8 @@ enum Phase {
     Idle,
     /// A selection that [`CudaCompressors::read`] has not seen.
     Queued,
-    /// A selection, its norms, and the most bytes of its payload.
-    Selected { norms: Norms, bytes_bound: u64 },
+    /// A selection, its norms, and the size of its payload, exact and at most.
+    Selected { norms: Norms, info: PayloadInfo, bytes_bound: u64 },
     /// The residual is lost.
     Poisoned(CompressError),
 }
@@ -49,16 +49,17 @@ struct Hosted {
     vector: DeviceBuffer<f32>,
     cuts: Cuts,
     phase: Phase,
+    /// The elements of the last selection.
     sent: Sent,
-    /// Whether `sent` is what the last [`CudaCompressors::pack_sparse`] took.
+    /// Whether there is one that was not sent dense.
     has_sent: bool,
     fallbacks: u64,
 }
 
 /// Residuals and compression state of the devices that one GPU hosts, numbered from 0.
 ///
-/// Memory on the GPU: 4 bytes an element and device; once a device sends compressed, 6 bytes for each kept element; shared by
-/// all, half a byte an element for the selection and one payload.
+/// Memory on the GPU: 4 bytes an element and device, and 6 bytes for each kept element; shared by all, half a byte an element
+/// for the selection and one payload.
 #[derive(Debug)]
 pub struct CudaCompressors {
     device: Arc<CudaDevice>,
@@ -116,8 +117,8 @@ impl CudaCompressors {
         })
     }
 
-    /// Queues what adds `agg_weight * grad` to the residual of device `index` and selects the top-k of the sum p. With
-    /// weight 0 nothing happens, and the device has no selection. Does not wait.
+    /// Queues what adds `agg_weight * grad` to the residual of device `index`, selects the top-k of the sum p and copies it
+    /// out of p, which stays whole. With weight 0 nothing happens, and the device has no selection. Does not wait.
     ///
     /// # Errors
     /// As [`DeviceCompressor::accumulate`](super::DeviceCompressor::accumulate), but for what is not finite: that comes from
@@ -143,7 +144,12 @@ impl CudaCompressors {
             counts: self.counts.view_mut(counts * index..counts * (index + 1)),
         };
         accumulation.run()?;
-        hosted.phase = Phase::Queued;
+        let context = Context::new(&self.device, &self.plan, &self.tables, self.coding);
+        let heads = HEAD_WORDS * context.blocks();
+        let heads = self.rooms.heads.view_mut(heads * index..heads * (index + 1));
+        let Hosted { vector, cuts, sent, .. } = hosted;
+        context.pack(vector.view(), cuts, sent, heads)?;
+        (hosted.phase, hosted.has_sent) = (Phase::Queued, true);
         Ok(())
     }
 
@@ -152,25 +158,45 @@ impl CudaCompressors {
     /// # Errors
     /// What the GPU found wrong in any launch since the last wait.
     pub fn read(&mut self) -> Result<()> {
-        if !self.hosted.iter().any(|hosted| matches!(hosted.phase, Phase::Queued)) {
-            return Ok(());
+        if self.hosted.iter().any(|hosted| matches!(hosted.phase, Phase::Queued)) {
+            // SAFETY: the wait ends before they are read.
+            unsafe { self.queue_read() }?;
+            self.device.synchronize()?;
+            self.finish_read();
         }
-        let (sums, counts) = (2 * self.tables.tiles, self.tables.tiles + EXTRA_WORDS);
-        // SAFETY: nothing reads them before the wait below.
+        Ok(())
+    }
+
+    /// The first half of [`Self::read`]: queues the downloads.
+    ///
+    /// # Safety
+    /// Nothing but [`Self::accumulate`] and [`Self::add_sent`] is called before the device has been waited for and
+    /// [`Self::finish_read`] was called.
+    pub(crate) unsafe fn queue_read(&mut self) -> Result<()> {
+        let devices = self.hosted.len();
+        // SAFETY: the caller's promise.
         unsafe {
-            self.sums.queue_download(&self.device, sums * self.hosted.len())?;
-            self.counts.queue_download(&self.device, counts * self.hosted.len())?;
+            self.sums.queue_download(&self.device, 2 * self.tables.tiles * devices)?;
+            self.counts.queue_download(&self.device, (self.tables.tiles + EXTRA_WORDS) * devices)?;
+            let heads = HEAD_WORDS * self.plan.block_tiles.len();
+            self.rooms.heads.queue_download(&self.device, heads * devices)?;
         }
-        self.device.synchronize()?;
+        Ok(())
+    }
+
+    /// The second half of [`Self::read`], after the wait.
+    pub(crate) fn finish_read(&mut self) {
+        let (sums, counts) = (2 * self.tables.tiles, self.tables.tiles + EXTRA_WORDS);
         for (index, hosted) in self.hosted.iter_mut().enumerate() {
             if matches!(hosted.phase, Phase::Queued) {
                 let sums = &self.sums.host()[sums * index..][..sums];
                 let counts = &self.counts.host()[counts * index..][..counts];
+                let heads = self.rooms.heads_of(index, self.plan.block_tiles.len());
                 hosted.fallbacks = counts[self.tables.tiles + 2];
-                hosted.phase = phase(&self.plan, self.coding, sums, counts);
+                hosted.phase = phase(&self.plan, self.coding, sums, counts, &heads);
+                hosted.has_sent = matches!(hosted.phase, Phase::Selected { .. });
             }
         }
-        Ok(())
     }
 
     /// Norms of p and its top-k, after [`Self::read`]; `None` without a selection.
@@ -209,40 +235,46 @@ impl CudaCompressors {
         }
     }
 
-    /// Takes the top-k out of every p and returns the sizes of the payloads, which stay on the GPU: for a process that has
-    /// all devices. Residuals become p minus the values that a receiver decodes, or 0 without error feedback; a device
-    /// without a selection keeps its residual. Waits once.
+    /// Size of the payload of device `index`, after [`Self::read`]: what [`Self::take_sparse`] is going to take, or nothing
+    /// without a selection.
+    ///
+    /// # Panics
+    /// As [`Self::norms`].
+    pub fn payload_info(&self, index: usize) -> PayloadInfo {
+        match &self.hosted[index].phase {
+            Phase::Selected { info, .. } => *info,
+            Phase::Idle | Phase::Poisoned(_) => payload::empty_info(),
+            Phase::Queued => panic!("device {index}: its size is asked for before it was read"),
+        }
+    }
+
+    /// Takes the top-k out of every p, and returns their sizes; the elements stay on the GPU, for a process that has all
+    /// devices. Residuals become p minus the values that a receiver decodes, or 0 without error feedback; a device without
+    /// a selection keeps its residual. After [`Self::read`], or it reads; does not wait beyond that.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn pack_sparse(&mut self) -> Result<Vec<PayloadInfo>> {
+    pub fn take_sparse(&mut self) -> Result<Vec<PayloadInfo>> {
         self.read()?;
-        let context = context(&self.device, &self.plan, &self.tables, self.coding);
-        let head_words = HEAD_WORDS * context.blocks();
-        for (index, hosted) in self.hosted.iter_mut().enumerate() {
-            hosted.has_sent = matches!(hosted.phase, Phase::Selected { .. });
-            if hosted.has_sent {
-                let heads = self.rooms.heads.view_mut(head_words * index..head_words * (index + 1));
-                let Hosted { vector, cuts, sent, .. } = hosted;
-                context.pack(vector, cuts, sent, !self.error_feedback, heads)?;
+        let infos = (0..self.hosted.len()).map(|index| self.payload_info(index)).collect();
+        let numel = self.plan.numel();
+        for hosted in &mut self.hosted {
+            if matches!(hosted.phase, Phase::Selected { .. }) {
                 hosted.phase = Phase::Idle;
+                match self.error_feedback {
+                    false => self.device.fill_zero(hosted.vector.view_mut())?,
+                    true => {
+                        let Hosted { vector, cuts, sent, .. } = hosted;
+                        let vector = part(vector, 0..numel);
+                        add_elements(&self.device, &self.tables, vector, Sign::Minus, sent, cuts)?;
+                    }
+                }
             }
         }
-        // SAFETY: nothing reads them before the wait below.
-        unsafe { self.rooms.heads.queue_download(&self.device, head_words * self.hosted.len()) }?;
-        self.device.synchronize()?;
-        let info = |(index, hosted): (usize, &Hosted)| match hosted.has_sent {
-            true => payload::info(
-                self.plan.numel(),
-                self.coding,
-                &self.rooms.heads_of(index, self.plan.block_tiles.len()),
-            ),
-            false => payload::empty_info(),
-        };
-        Ok(self.hosted.iter().enumerate().map(info).collect())
+        Ok(infos)
     }
 
-    /// [`Self::pack_sparse`], and the payload of each device into `blocks`, replacing their content. Waits twice.
+    /// [`Self::take_sparse`], and the payload of each device into `blocks`, replacing their content. Waits once more.
     ///
     /// # Errors
     /// What the driver says.
@@ -251,30 +283,29 @@ impl CudaCompressors {
     /// If there is not one block for each device.
     pub fn encode_sparse(&mut self, blocks: &mut [Vec<u8>]) -> Result<Vec<PayloadInfo>> {
         assert_eq!(blocks.len(), self.hosted.len(), "one block a device");
-        let infos = self.pack_sparse()?;
-        let sent: Vec<_> = (self.hosted.iter())
-            .map(|hosted| hosted.has_sent.then_some((&hosted.sent, &hosted.cuts)))
+        self.read()?;
+        let selected = |hosted: &Hosted| matches!(hosted.phase, Phase::Selected { .. });
+        let selected: Vec<bool> = self.hosted.iter().map(selected).collect();
+        let infos = self.take_sparse()?;
+        let sent: Vec<_> = (self.hosted.iter().zip(selected))
+            .map(|(hosted, selected)| selected.then_some((&hosted.sent, &hosted.cuts)))
             .collect();
-        let context = context(&self.device, &self.plan, &self.tables, self.coding);
+        let context = Context::new(&self.device, &self.plan, &self.tables, self.coding);
         context.write(&mut self.rooms, &sent, blocks)?;
         Ok(infos)
     }
 
-    /// Queues what adds to `sum` the elements that the last [`Self::pack_sparse`] or [`Self::encode_sparse`] took from device
-    /// `index`, as a receiver decodes them: nothing once the device has accumulated again.
+    /// Queues what adds to `sum` the elements that device `index` has selected, as a receiver decodes them: before or after
+    /// they are taken, until it accumulates again or sends them dense.
     ///
     /// # Errors
     /// `sum` of another length, or what the driver says.
     pub fn add_sent(&self, index: usize, sum: ViewMut<'_, f32>) -> Result<()> {
         crate::device::cuda::check_len("coding_add_f32", "sum", sum.len(), self.plan.numel())?;
         let Hosted { sent, cuts, has_sent, .. } = &self.hosted[index];
-        match (&sent.positions, &sent.values) {
-            (Some(positions), Some(values)) if *has_sent => {
-                let chunks = Some(self.tables.block_chunk.view());
-                let elements = (positions.view(), values.view());
-                Ok(payload::add(&self.device, sum, elements, cuts.first.view(), chunks, None)?)
-            }
-            _ => Ok(()),
+        match has_sent {
+            true => add_elements(&self.device, &self.tables, sum, Sign::Plus, sent, cuts),
+            false => Ok(()),
         }
     }
 
@@ -299,7 +330,9 @@ impl CudaCompressors {
         for some in selected.chunks_mut(payload::DENSE_DEVICES) {
             let mut vectors: Vec<_> = some.iter_mut().map(|hosted| &mut hosted.vector).collect();
             payload::add_dense(&self.device, sum.reborrow(), &mut vectors, numel)?;
-            some.iter_mut().for_each(|hosted| hosted.phase = Phase::Idle);
+            for hosted in some {
+                (hosted.phase, hosted.has_sent) = (Phase::Idle, false);
+            }
         }
         Ok(())
     }
@@ -322,7 +355,7 @@ impl CudaCompressors {
         let residual: Vec<f32> = residual.iter().map(|x| x + 0.0).collect();
         let hosted = &mut self.hosted[index];
         self.device.copy_from_host(&residual, part(&mut hosted.vector, 0..residual.len()))?;
-        hosted.phase = Phase::Idle;
+        (hosted.phase, hosted.has_sent) = (Phase::Idle, false);
         Ok(())
     }
 
@@ -333,17 +366,27 @@ impl CudaCompressors {
     pub fn reset(&mut self, index: usize) -> Result<()> {
         let hosted = &mut self.hosted[index];
         self.device.fill_zero(hosted.vector.view_mut())?;
-        hosted.phase = Phase::Idle;
+        (hosted.phase, hosted.has_sent) = (Phase::Idle, false);
         Ok(())
     }
 }
 
-fn context<'a>(device: &'a CudaDevice, plan: &'a Plan, tables: &'a Tables, coding: Coding) -> Context<'a> {
-    Context { device, plan, tables, coding }
+/// Adds the elements of a selection to a vector, or subtracts them.
+fn add_elements(
+    device: &CudaDevice,
+    tables: &Tables,
+    to: ViewMut<'_, f32>,
+    sign: Sign,
+    sent: &Sent,
+    cuts: &Cuts,
+) -> Result<()> {
+    let (Some(positions), Some(values)) = (&sent.positions, &sent.values) else { return Ok(()) };
+    let elements = (positions.view(), values.view());
+    Ok(payload::add(device, to, sign, elements, cuts.first.view(), Some(tables.block_chunk.view()), None)?)
 }
 
 /// What the GPU reports of a selection: squares of all and of kept elements of each tile; numbers kept, then extra words.
-fn phase(plan: &Plan, coding: Coding, sums: &[f64], counts: &[u64]) -> Phase {
+fn phase(plan: &Plan, coding: Coding, sums: &[f64], counts: &[u64], heads: &[BlockHead]) -> Phase {
     let tiles = plan.tiles.len();
     let (kept, extra) = counts.split_at(tiles);
     if extra[0] != 0 {
@@ -360,5 +403,6 @@ fn phase(plan: &Plan, coding: Coding, sums: &[f64], counts: &[u64]) -> Phase {
         sq.iter().zip(topk_sq).zip(kept).map(|((sq, topk_sq), kept)| (*sq, *topk_sq, *kept as usize));
     let bounds = block_bounds(plan, |tile| kept[tile] as usize, coding);
     let bytes_bound = super::coding::payload_len_bound(&bounds) as u64;
-    Phase::Selected { norms: norms_of_tiles(plan, of_tile), bytes_bound }
+    let info = payload::info(plan.numel(), coding, heads);
+    Phase::Selected { norms: norms_of_tiles(plan, of_tile), info, bytes_bound }
 }

@@ -73,13 +73,17 @@ pub(super) fn empty_info() -> PayloadInfo {
 /// What the launches of this module share.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
-    pub device: &'a CudaDevice,
-    pub plan: &'a Plan,
-    pub tables: &'a Tables,
-    pub coding: Coding,
+    device: &'a CudaDevice,
+    plan: &'a Plan,
+    tables: &'a Tables,
+    coding: Coding,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub fn new(device: &'a CudaDevice, plan: &'a Plan, tables: &'a Tables, coding: Coding) -> Self {
+        Self { device, plan, tables, coding }
+    }
+
     pub fn blocks(&self) -> usize {
         self.plan.block_tiles.len()
     }
@@ -93,13 +97,12 @@ impl Context<'_> {
         )
     }
 
-    /// Queues the move of the selected elements from `vector` to `sent`, and the heads of their blocks.
+    /// Queues the copy of the selected elements of `vector` to `sent`, and the heads of their blocks.
     pub fn pack(
         &self,
-        vector: &mut DeviceBuffer<f32>,
+        vector: View<'_, f32>,
         cuts: &Cuts,
         sent: &mut Sent,
-        drop_remainder: bool,
         mut heads: ViewMut<'_, u32>,
     ) -> Result<(), CudaError> {
         let (device, tables) = (self.device, self.tables);
@@ -109,14 +112,10 @@ impl Context<'_> {
             unreachable!("room was just made");
         };
         let mut launch = device.launch("topk_pack_f32")?;
-        launch
-            .output(&mut vector.view_mut())
-            .output(&mut positions.view_mut())
-            .output(&mut values.view_mut());
+        launch.output(&mut positions.view_mut()).output(&mut values.view_mut()).input(&vector);
         launch.input(&cuts.smallest.view()).input(&cuts.ties.view()).input(&cuts.first.view());
         launch.input(&tables.chunk_start.view()).input(&tables.strip_chunk.view());
         launch.scalar(self.plan.numel() as i64).scalar(i32::from(self.coding.values == ValueCoding::Bf16));
-        launch.scalar(i32::from(drop_remainder));
         // SAFETY: the arguments are the kernel's, in order and type; the cuts keep as many elements as there is room for.
         unsafe { launch.run(grid(tables.strips, 256), || self.shapes()) }?;
 
@@ -199,11 +198,19 @@ impl Context<'_> {
     }
 }
 
-/// `sum += values` at their positions, unless `invalid` is set. `first` counts the elements before each payload block, or
-/// before each chunk, where `block_chunk` names each block's first.
+/// What [`add`] does with values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    Plus,
+    Minus,
+}
+
+/// Adds values to `sum` at their positions, or subtracts them, unless `invalid` is set. `first` counts the elements before
+/// each payload block, or before each chunk, where `block_chunk` names each block's first.
 pub(super) fn add(
     device: &CudaDevice,
     mut sum: ViewMut<'_, f32>,
+    sign: Sign,
     (positions, values): (View<'_, u16>, View<'_, f32>),
     first: View<'_, i64>,
     block_chunk: Option<View<'_, i32>>,
@@ -213,6 +220,7 @@ pub(super) fn add(
     let mut launch = device.launch("coding_add_f32")?;
     launch.output(&mut sum).input(&positions).input(&values).input(&first);
     launch.optional_input(block_chunk.as_ref()).optional_input(invalid.as_ref());
+    launch.scalar(i32::from(sign == Sign::Minus));
     // SAFETY: the arguments are the kernel's, in order and type; positions lie inside their block, which lies inside `sum`.
     unsafe { launch.run(grid(numel.div_ceil(BLOCK_LEN), 256), || format!("sum [{numel}], {kept} values")) }
 }

@@ -21,7 +21,7 @@ impl<E: Element> CudaExecutor<E> {
             match plan.memory().layers[i].dx {
                 // A convolution adds its contribution itself.
                 GradTarget::Add { scratch, sum } if !matches!(layer.op, Op::Conv2d { .. }) => {
-                    let batch = Batch { bucket, count: self.header.count() };
+                    let batch = Batch { bucket, count: self.slots.header().count() };
                     let [sum, term] =
                         self.buffers.arena.view_mut().disjoint([sum.range(bucket), scratch.range(bucket)]);
                     let per_image = plan.tensor(layer.x).numel();
@@ -34,7 +34,8 @@ impl<E: Element> CudaExecutor<E> {
     }
 
     fn conv_backward(&mut self, i: usize, layer: &Layer, bucket: usize) -> Result<(), CudaError> {
-        let Self { device, plan, buffers, header, .. } = self;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
         let Op::Conv2d { shape, filter, bias, relu } = &layer.op else {
             unreachable!("{} is no convolution", layer.name)
         };
@@ -79,7 +80,8 @@ impl<E: Element> CudaExecutor<E> {
     }
 
     fn batch_norm_backward(&mut self, i: usize, layer: &Layer, bucket: usize) -> Result<(), CudaError> {
-        let Self { device, plan, buffers, header, .. } = self;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
         let Op::BatchNorm2d { gamma, beta, running_mean, running_var, shortcut, relu } = layer.op else {
             unreachable!("{} is no batch norm", layer.name)
         };
@@ -120,7 +122,8 @@ impl<E: Element> CudaExecutor<E> {
 
     /// Layers without parameters, whose input gradient depends on the output's only.
     fn plain_backward(&mut self, i: usize, layer: &Layer, bucket: usize) -> Result<(), CudaError> {
-        let Self { device, plan, buffers, header, .. } = self;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
         let slots = plan.memory().layers[i];
         let Some(dx) = slots.dx.slot() else { return Ok(()) };
         let batch = Batch { bucket, count: header.count() };

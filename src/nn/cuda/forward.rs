@@ -24,7 +24,8 @@ impl<E: Element> CudaExecutor<E> {
     }
 
     fn conv_forward(&mut self, i: usize, layer: &Layer, bucket: usize, mode: Mode) -> Result<(), CudaError> {
-        let Self { device, plan, buffers, header, .. } = self;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
         let Op::Conv2d { shape, bias, relu, .. } = &layer.op else {
             unreachable!("{} is no convolution", layer.name)
         };
@@ -53,7 +54,8 @@ impl<E: Element> CudaExecutor<E> {
     }
 
     fn batch_norm_forward(&mut self, layer: &Layer, bucket: usize, mode: Mode) -> Result<(), CudaError> {
-        let Self { device, plan, buffers, header, .. } = self;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
         let Op::BatchNorm2d { gamma, beta, running_mean, running_var, shortcut, relu } = layer.op else {
             unreachable!("{} is no batch norm", layer.name)
         };
@@ -99,7 +101,8 @@ impl<E: Element> CudaExecutor<E> {
 
     /// Layers without parameters.
     fn plain_forward(&mut self, i: usize, layer: &Layer, bucket: usize, mode: Mode) -> Result<(), CudaError> {
-        let Self { device, plan, buffers, header, .. } = self;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
         let batch = Batch { bucket, count: header.count() };
         let Buffers { arena, argmax, .. } = buffers;
         let [x, y] = arena.view_mut().disjoint([layer.x, layer.y].map(|id| plan.slot(id).range(bucket)));

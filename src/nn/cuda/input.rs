@@ -42,7 +42,7 @@ impl HostHeader {
     }
 }
 
-/// Where the recorded kernels find the numbers and labels of a batch.
+/// Where the kernels find the numbers and labels of a batch.
 #[derive(Debug)]
 pub(super) struct Header {
     words: DeviceBuffer<u32>,
@@ -50,10 +50,6 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub fn new(device: &CudaDevice, max_batch: usize, seed: u64) -> Result<Self, CudaError> {
-        Ok(Self { words: device.zeros(LABELS + max_batch, "labels")?, seed })
-    }
-
     pub fn count(&self) -> View<'_, i32> {
         self.words.view().slice(..1).cast()
     }
@@ -69,43 +65,60 @@ impl Header {
     }
 }
 
-/// Two rooms for batches on the GPU, used in turn.
+/// Two rooms for batches on the GPU, used in turn. Recorded launches read the room that they were recorded with.
 #[derive(Debug)]
 pub(super) struct Slots {
     copy_stream: Arc<CudaStream>,
     slots: [Slot; 2],
-    next: usize,
+    current: usize,
 }
 
 #[derive(Debug)]
 struct Slot {
     pixels: DeviceBuffer<u8>,
     placements: DeviceBuffer<i32>,
-    header: DeviceBuffer<u32>,
-    /// The compute stream has read the slot.
+    header: Header,
+    /// The compute stream is done with the batch that was here last.
     free: Option<CudaEvent>,
 }
 
 impl Slots {
-    pub fn new(device: &CudaDevice, plan: &Plan) -> Result<Self, CudaError> {
+    /// Rooms for the plan's largest batch; `seed` is that of the dropout masks.
+    pub fn new(device: &CudaDevice, plan: &Plan, seed: u64) -> Result<Self, CudaError> {
         let max = plan.max_batch();
         let slot = || -> Result<Slot, CudaError> {
             Ok(Slot {
                 pixels: device.zeros(max * plan.image().numel(), "a batch's pixels")?,
                 placements: device.zeros(3 * max, "a batch's placements")?,
-                header: device.zeros(LABELS + max, "labels")?,
+                header: Header { words: device.zeros(LABELS + max, "labels")?, seed },
                 free: None,
             })
         };
-        let slots = Self { copy_stream: device.new_stream()?, slots: [slot()?, slot()?], next: 0 };
+        let slots = Self { copy_stream: device.new_stream()?, slots: [slot()?, slot()?], current: 0 };
         // The zeros were written on the compute stream.
         device.synchronize()?;
         Ok(slots)
     }
+
+    /// Which of the rooms holds the batch that was uploaded last.
+    pub fn current(&self) -> usize {
+        self.current
+    }
+
+    /// Numbers and labels of that batch.
+    pub fn header(&self) -> &Header {
+        &self.slots[self.current].header
+    }
+
+    /// Marks the point where the compute stream, as queued by now, is done with that batch.
+    pub fn release(&mut self, device: &CudaDevice) -> Result<(), CudaError> {
+        self.slots[self.current].free = Some(device.record(device.stream())?);
+        Ok(())
+    }
 }
 
 impl<E: Element> CudaExecutor<E> {
-    /// Queues the copy of a batch and, after it, the normalised image in the arena.
+    /// Queues the copy of a batch into the next room, and lets the compute stream wait for it.
     ///
     /// # Safety
     /// Nobody writes to the pinned memory before the device has been waited for.
@@ -113,9 +126,8 @@ impl<E: Element> CudaExecutor<E> {
         &mut self,
         batch: HostBatch<'_>,
         host_header: &mut HostHeader,
-        bucket: usize,
     ) -> Result<(), CudaError> {
-        let Self { device, plan, normalizer, buffers, header, slots, .. } = self;
+        let Self { device, plan, slots, .. } = self;
         let (n, image) = (batch.labels.len(), plan.image());
         if n > plan.max_batch() {
             check_len("input", "the batch", n, plan.max_batch())?;
@@ -128,29 +140,32 @@ impl<E: Element> CudaExecutor<E> {
             (batch.dropout_index >> 32) as u32,
         ]);
         host_header.0[LABELS..words].copy_from_slice(batch.labels);
-        let Slots { copy_stream, slots, next } = slots;
-        let slot = &mut slots[*next];
-        *next = 1 - *next;
-        if let Some(free) = slot.free.take() {
-            device.wait(copy_stream, &free)?;
+        let Slots { copy_stream, slots, current } = slots;
+        *current = 1 - *current;
+        let Slot { pixels, placements, header, free } = &mut slots[*current];
+        if let Some(free) = free {
+            device.wait(copy_stream, free)?;
         }
         // SAFETY: the caller keeps the pinned memory until the device has been waited for.
         unsafe {
-            let pixels = slot.pixels.view_mut();
-            device.queue_upload(copy_stream, batch.pixels, pixels.part(..n * image.numel()))?;
-            device.queue_upload(copy_stream, batch.placements, slot.placements.view_mut().part(..3 * n))?;
-            device.queue_upload(copy_stream, &host_header.0, slot.header.view_mut().part(..words))?;
+            device.queue_upload(copy_stream, batch.pixels, pixels.view_mut().part(..n * image.numel()))?;
+            device.queue_upload(copy_stream, batch.placements, placements.view_mut().part(..3 * n))?;
+            device.queue_upload(copy_stream, &host_header.0, header.words.view_mut().part(..words))?;
         }
         let uploaded = device.record(copy_stream)?;
-        device.wait(device.stream(), &uploaded)?;
-        device.copy(slot.header.view().slice(..words), header.words.view_mut().part(..words))?;
+        device.wait(device.stream(), &uploaded)
+    }
+
+    /// Queues the normalised images of the current batch, into the arena.
+    pub(super) fn read_images(&mut self, bucket: usize) -> Result<(), CudaError> {
+        let Self { device, plan, normalizer, buffers, slots, .. } = self;
+        let image = plan.image();
+        let Slot { pixels, placements, header, .. } = &slots.slots[slots.current];
         let x = buffers.arena.view_mut().part(plan.memory().tensors[0].range(bucket));
         let shape = ImageShape { h: image.h, w: image.w, c: image.c };
-        let pixels = slot.pixels.view().slice(..bucket * image.numel());
-        let placements = slot.placements.view().slice(..3 * bucket);
+        let pixels = pixels.view().slice(..bucket * image.numel());
+        let placements = placements.view().slice(..3 * bucket);
         let batch = Batch { bucket, count: header.count() };
-        input::cuda::write_batch(device, shape, batch, pixels, placements, normalizer, x)?;
-        slot.free = Some(device.record(device.stream())?);
-        Ok(())
+        input::cuda::write_batch(device, shape, batch, pixels, placements, normalizer, x)
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! One arena holds activations and gradients in the plan's slots, as f32 or bf16; parameters, statistics, gradients and
 //! sums stay f32. The filters are copied into aligned places, rounded to the arena's type, after each change of the
-//! parameters. A training pass is recorded once per bucket of batch sizes and replayed as a graph; the number of images,
-//! the labels and the dropout draw stand on the GPU, where the recorded kernels read them.
+//! parameters. A training pass, from pixels to gradients, is recorded once per bucket of batch sizes and slot, and replayed
+//! as a graph; the number of images, the labels and the dropout draw stand on the GPU, where the recorded kernels read them.
 //!
 //! ```text
-//! pinned pixels, labels --copy stream--> slot 0 or 1 --compute stream--> image, header --graph--> loss sums, gradient
-//!                          event: uploaded        event: slot is free
+//! pinned pixels, labels --copy stream--> slot 0 or 1 --compute stream: one graph--> loss sums, gradient
+//!                                 event: uploaded            event: slot is free
 //! ```
 
 mod backward;
@@ -21,7 +21,7 @@ use crate::nn::Plan;
 use crate::ops::input::Normalizer;
 use crate::ops::softmax_xent;
 use buffers::Buffers;
-use input::{Header, Slots};
+use input::Slots;
 pub use input::{HostBatch, HostHeader};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,11 +35,10 @@ pub struct CudaExecutor<E: Element> {
     plan: Arc<Plan>,
     normalizer: Normalizer,
     buffers: Buffers<E>,
-    header: Header,
     slots: Slots,
-    /// A bucket's first pass is launched as it is, so that the driver loads the kernels outside of a recording; the second
-    /// is recorded.
-    graphs: HashMap<usize, Option<Graph>>,
+    /// By bucket and slot. A first pass is launched as it is, so that the driver loads the kernels outside of a recording;
+    /// the second is recorded.
+    graphs: HashMap<(usize, usize), Option<Graph>>,
 }
 
 /// Which statistics batch norms use, and whether dropout acts.
@@ -62,8 +61,7 @@ impl<E: Element> CudaExecutor<E> {
     ) -> Result<Self, CudaError> {
         Ok(Self {
             buffers: Buffers::new(&device, &plan)?,
-            header: Header::new(&device, plan.max_batch(), seed)?,
-            slots: Slots::new(&device, &plan)?,
+            slots: Slots::new(&device, &plan, seed)?,
             graphs: HashMap::new(),
             device,
             plan,
@@ -142,21 +140,29 @@ impl<E: Element> CudaExecutor<E> {
     ) -> Result<(), CudaError> {
         let bucket = bucket(batch.labels.len(), self.plan.max_batch());
         // SAFETY: the caller keeps the memory.
-        unsafe { self.upload(batch, header, bucket) }?;
-        match self.graphs.get(&bucket) {
+        unsafe { self.upload(batch, header) }?;
+        let queued = self.replay_training_pass(bucket);
+        // Whatever was refused: what was queued before it reads the slot.
+        self.slots.release(&self.device)?;
+        queued
+    }
+
+    fn replay_training_pass(&mut self, bucket: usize) -> Result<(), CudaError> {
+        let key = (bucket, self.slots.current());
+        match self.graphs.get(&key) {
             None => {
                 self.training_pass(bucket)?;
-                self.graphs.insert(bucket, None);
+                self.graphs.insert(key, None);
                 return Ok(());
             }
             Some(None) => {
                 let device = Arc::clone(&self.device);
                 let graph = device.capture(|| self.training_pass(bucket))?;
-                self.graphs.insert(bucket, Some(graph));
+                self.graphs.insert(key, Some(graph));
             }
             Some(Some(_)) => {}
         }
-        let graph = self.graphs.get_mut(&bucket).and_then(Option::as_mut).expect("recorded above");
+        let graph = self.graphs.get_mut(&key).and_then(Option::as_mut).expect("recorded above");
         self.device.replay(graph)
     }
 
@@ -174,15 +180,10 @@ impl<E: Element> CudaExecutor<E> {
     ) -> Result<(), CudaError> {
         let bucket = bucket(batch.labels.len(), self.plan.max_batch());
         // SAFETY: the caller keeps the memory.
-        unsafe { self.upload(batch, header, bucket) }?;
-        self.forward(bucket, Mode::Evaluate)?;
-        let Self { device, plan, buffers, header, .. } = self;
-        let Buffers { arena, loss, loss_scratch, .. } = buffers;
-        let batch = Batch { bucket, count: header.count() };
-        let logits = arena.view().slice(plan.slot(plan.logits()).range(bucket));
-        let (labels, classes) = (header.labels(bucket), plan.classes());
-        let scratch = loss_scratch.view_mut();
-        softmax_xent::cuda::forward(device, classes, batch, logits, labels, loss.view_mut(), scratch)
+        unsafe { self.upload(batch, header) }?;
+        let queued = self.evaluation_pass(bucket);
+        self.slots.release(&self.device)?;
+        queued
     }
 
     /// The logits `[bucket, classes]` of the last pass.
@@ -191,13 +192,28 @@ impl<E: Element> CudaExecutor<E> {
     }
 
     fn training_pass(&mut self, bucket: usize) -> Result<(), CudaError> {
+        self.read_images(bucket)?;
         self.forward(bucket, Mode::Train)?;
         self.loss_gradient(bucket)?;
         self.backward(bucket)
     }
 
+    fn evaluation_pass(&mut self, bucket: usize) -> Result<(), CudaError> {
+        self.read_images(bucket)?;
+        self.forward(bucket, Mode::Evaluate)?;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
+        let Buffers { arena, loss, loss_scratch, .. } = buffers;
+        let batch = Batch { bucket, count: header.count() };
+        let logits = arena.view().slice(plan.slot(plan.logits()).range(bucket));
+        let (labels, classes) = (header.labels(bucket), plan.classes());
+        let scratch = loss_scratch.view_mut();
+        softmax_xent::cuda::forward(device, classes, batch, logits, labels, loss.view_mut(), scratch)
+    }
+
     fn loss_gradient(&mut self, bucket: usize) -> Result<(), CudaError> {
-        let Self { device, plan, buffers, header, .. } = self;
+        let Self { device, plan, buffers, slots, .. } = self;
+        let header = slots.header();
         let Some(last) = plan.memory().layers.last() else { return Ok(()) };
         let Buffers { arena, loss, loss_scratch, .. } = buffers;
         let ranges = [plan.slot(plan.logits()).range(bucket), last.dy.range(bucket)];

@@ -2,14 +2,13 @@
 
 use super::{ClusterStep, DeviceStep, Engine, StepOutcome};
 use crate::comm::Communicator;
-use crate::compress::CompressError;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{DropoutSeed, Executor, Plan};
 use crate::ops::simd::SimdLevel;
 use crate::ops::softmax_xent::LossStats;
 use crate::train::config::RunConfig;
 use crate::train::device_batch::{DeviceBatch, Images};
-use crate::train::update::{Update, Updated, average_when_due, finish_every_step};
+use crate::train::update::{Update, Updated};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,26 +66,22 @@ impl Engine for CpuEngine {
 
     fn begin_step(&mut self) -> Result<()> {
         self.outcome = StepOutcome::default();
-        if let Update::EveryStep { sum, .. } = &mut self.update {
-            sum.fill(0.0);
+        self.update.begin_step();
+        if self.update.is_shared() {
             self.executor.load_params(&self.params)?;
         }
         Ok(())
     }
 
     fn train(&mut self, batch: &DeviceBatch, step: DeviceStep) -> Result<()> {
-        if self.outcome.diverged {
-            return Ok(());
-        }
-        let DeviceStep { index, agg_weight, progress, local_lr, dropout } = step;
-        let samples = batch.labels.len();
+        let DeviceStep { index, dropout, .. } = step;
         let begin = Instant::now();
-        let params = match &self.update {
-            Update::EveryStep { .. } => &self.params,
-            Update::Local(local) => {
-                self.executor.load_params(local.params(index))?;
-                local.params(index)
+        let params = match self.update.own_params(index) {
+            Some(params) => {
+                self.executor.load_params(params)?;
+                params
             }
+            None => &self.params,
         };
         let x = ready(batch, &self.executor);
         let stats = &mut self.stats[index];
@@ -94,43 +89,21 @@ impl Engine for CpuEngine {
             self.executor.forward_backward(x, &batch.labels, params, stats, &mut self.grad, dropout)?;
         self.outcome.compute += begin.elapsed();
         self.outcome.loss = self.outcome.loss + loss;
-        if !loss.loss_sum.is_finite() {
-            self.outcome.diverged = true;
-            return Ok(());
-        }
-        match &mut self.update {
-            Update::EveryStep { exchange, sum, .. } => {
-                match exchange.contribute(index, &self.grad, agg_weight, progress, sum) {
-                    Err(Error::Compress(CompressError::NotFinite { .. })) => self.outcome.diverged = true,
-                    other => other?,
-                }
-            }
-            Update::Local(local) => {
-                self.outcome.diverged |= !local.step(index, &self.grad, samples, local_lr)?;
-            }
-        }
+        self.outcome.diverged |= !loss.loss_sum.is_finite();
+        self.outcome.diverged |= !self.update.contribute(step, batch.labels.len(), &self.grad)?;
         Ok(())
     }
 
     fn end_step(&mut self, step: ClusterStep<'_>, comm: &mut dyn Communicator) -> Result<StepOutcome> {
-        let ClusterStep { step, global_batch, weights, lr } = step;
         if self.outcome.diverged {
             return Ok(self.outcome);
         }
-        let Updated { exchange, grad_norm, diverged } = match &mut self.update {
-            Update::EveryStep { .. } if global_batch == 0 => Updated::default(),
-            Update::EveryStep { exchange, optimizer, sum } => {
-                finish_every_step(exchange, optimizer, sum, weights, comm, &mut self.params, lr)?
-            }
-            Update::Local(local) => average_when_due(local, step, comm, &mut self.params)?,
-        };
+        let Updated { exchange, grad_norm, diverged } = self.update.finish(step, comm, &mut self.params)?;
         Ok(StepOutcome { exchange, grad_norm, diverged, ..self.outcome })
     }
 
     fn start_epoch(&mut self) -> Result<()> {
-        if let Update::EveryStep { exchange, .. } = &mut self.update {
-            exchange.start_epoch();
-        }
+        self.update.start_epoch();
         Ok(())
     }
 

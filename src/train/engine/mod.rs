@@ -73,7 +73,12 @@ pub(crate) trait Engine: Send {
     fn begin_step(&mut self) -> Result<()>;
 
     /// Forward and backward over a device's batch; its gradient goes to the exchange, or moves the device's own
-    /// parameters.
+    /// parameters. A device without samples has weight 0: it contributes nothing and keeps what it held back.
+    ///
+    /// Where the loss or the gradient is not finite the step has diverged, whichever device it was: nothing is sent, no
+    /// shared parameter moves, and [`Engine::end_step`] says so. The next step may go on: a compressor that met such a
+    /// gradient has forgotten what it held back, those of other devices hold their gradients back until then. Batch-norm
+    /// running statistics have seen the batch.
     fn train(&mut self, batch: &DeviceBatch, step: DeviceStep) -> Result<()>;
 
     /// Aggregates, updates, and tells what happened. Without any sample in the cluster nothing changes but parameters

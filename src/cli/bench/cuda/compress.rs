@@ -78,7 +78,7 @@ fn prepare(gpu: &Gpu, seed: u64, numel: usize, density: f64, part: Part) -> Resu
         match part {
             Part::Pack => {
                 compressors.accumulate(0, gradient.view(), WEIGHT)?;
-                compressors.pack_sparse()?;
+                compressors.take_sparse()?;
             }
             Part::Encode => {
                 compressors.accumulate(0, gradient.view(), WEIGHT)?;

@@ -87,11 +87,11 @@ fn prepare<E: Stored>(gpu: &Gpu, seed: u64, spec: &ModelSpec, batch: usize) -> R
             let total = squared_norm.view_mut();
             norm::cuda::sum_of_squares(executor.device(), executor.grad(), total, scratch.view_mut())?;
             let device = Arc::clone(executor.device());
+            // As in training: the host reads loss and norm before it lets the parameters move.
+            device.synchronize()?;
             let (params, grad) = executor.params_and_grad();
             let momentum = DeviceMomentum::Classic(velocity.view_mut(), 0.9);
-            device.sgd_guarded(params, grad, momentum, step, squared_norm.view())?;
-            // As in training: the host reads the norm before it begins the next step.
-            device.synchronize()?;
+            device.sgd(params, grad, momentum, step)?;
         }
         Ok(())
     };

@@ -1,7 +1,7 @@
 //! From the gradients of all devices to one, on the GPU: dense, or top-k with error feedback behind the gate.
 
 use crate::aggregate::Collective;
-use crate::comm::Communicator;
+use crate::comm::{Communicator, Traffic};
 use crate::compress::cuda::CudaCompressors;
 use crate::compress::{CompressError, Decision};
 use crate::device::cuda::{CudaDevice, DeviceBuffer, View, ViewMut};
@@ -17,6 +17,13 @@ pub(super) enum CudaExchange {
     TopK { compressors: Box<CudaCompressors>, gates: Gates, blocks: Vec<Vec<u8>> },
 }
 
+/// Whether the sum is the one that [`CudaExchange::queue`] left on the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Summed {
+    AsQueued,
+    Anew,
+}
+
 impl CudaExchange {
     /// The exchange that `config` describes; DGC is not among them.
     pub fn new(config: &RunConfig, device: &Arc<CudaDevice>, plan: &Plan, hosted: usize) -> Result<Self> {
@@ -30,7 +37,8 @@ impl CudaExchange {
         })
     }
 
-    /// Queues what takes up the gradient of the hosted device number `index`. `sum` starts a step as zeros.
+    /// Queues what takes up the gradient of the hosted device number `index`; with weight 0 it is not read. `sum` starts a
+    /// step as zeros.
     pub fn contribute(
         &mut self,
         device: &CudaDevice,
@@ -45,33 +53,54 @@ impl CudaExchange {
         }
     }
 
-    /// Fetches the norms and sizes that [`Self::finish`] decides by.
-    pub fn read(&mut self) -> Result<()> {
-        match self {
-            Self::Dense => Ok(()),
-            Self::TopK { compressors, .. } => Ok(compressors.read()?),
+    /// Queues the download of the norms and sizes that [`Self::finish`] decides by. Where this process hosts every device,
+    /// it leaves the aggregated gradient in `sum`, as if the gate were open: a step whose gate is closed adds up again.
+    ///
+    /// # Safety
+    /// The device is waited for before anything else is called.
+    pub unsafe fn queue(&mut self, hosts_all: bool, mut sum: ViewMut<'_, f32>) -> Result<()> {
+        let Self::TopK { compressors, blocks, .. } = self else { return Ok(()) };
+        // SAFETY: the caller's promise.
+        unsafe { compressors.queue_read() }?;
+        if hosts_all {
+            for index in 0..blocks.len() {
+                compressors.add_sent(index, sum.reborrow())?;
+            }
         }
+        Ok(())
     }
 
-    /// Ends the step: `sum` becomes the aggregated gradient on every process. `weights` has one entry per rank. `None` if a
-    /// gradient is not finite.
+    /// Whether every contributed gradient was finite, after the wait. Residuals that met another are set to 0.
+    pub fn is_finite(&mut self) -> Result<bool> {
+        let Self::TopK { compressors, blocks, .. } = self else { return Ok(true) };
+        compressors.finish_read();
+        let mut all = true;
+        for index in 0..blocks.len() {
+            if let Err(CompressError::NotFinite { .. }) = compressors.norms(index) {
+                compressors.reset(index)?;
+                all = false;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Ends the step: `sum` becomes the aggregated gradient on every process. `weights` has one entry per rank.
     pub fn finish(
         &mut self,
         device: &CudaDevice,
         weights: &[f64],
         comm: &mut dyn Communicator,
         sum: &mut DeviceBuffer<f32>,
-    ) -> Result<Option<ExchangeReport>> {
+    ) -> Result<(ExchangeReport, Summed)> {
         let mut report = ExchangeReport::of(sum.len(), comm);
+        let hosts_all = comm.hosts_all();
         let Self::TopK { compressors, gates, blocks } = self else {
-            reduce(device, comm, sum, &mut report)?;
-            return Ok(Some(report));
+            report.traffic += all_reduce(device, comm, sum)?;
+            report.sent_elements = (sum.len() * comm.world_size()) as u64;
+            return Ok((report, if hosts_all { Summed::AsQueued } else { Summed::Anew }));
         };
         for index in 0..blocks.len() {
-            match compressors.norms(index) {
-                Err(CompressError::NotFinite { .. }) => return Ok(None),
-                norms => gates.observe(index, norms?.as_ref()),
-            }
+            gates.observe(index, compressors.norms(index)?.as_ref());
         }
         let collective = match gates.decide(weights, comm, &mut report)? {
             Decision::Dense => Collective::DenseAllReduce,
@@ -81,14 +110,27 @@ impl CudaExchange {
                 smallest_collective(&bounds, sum.len(), comm, &mut report)?
             }
         };
+        report.compressed = collective == Collective::SparseAllGather;
         match collective {
-            Collective::DenseAllReduce => {
-                compressors.add_dense(sum.view_mut())?;
-                reduce(device, comm, sum, &mut report)?;
+            Collective::SparseAllGather if hosts_all => {
+                let taken = compressors.take_sparse()?;
+                report.sent_elements = taken.iter().map(|info| info.elements as u64).sum();
+                let bytes: Vec<u64> = taken.iter().map(|info| info.bytes).collect();
+                report.traffic += comm.all_gather_hosted(&bytes)?;
+                Ok((report, Summed::AsQueued))
             }
-            Collective::SparseAllGather => gather(compressors, blocks, comm, sum, &mut report)?,
+            Collective::SparseAllGather => {
+                gather(compressors, blocks, comm, sum, &mut report)?;
+                Ok((report, Summed::Anew))
+            }
+            Collective::DenseAllReduce => {
+                device.fill_zero(sum.view_mut())?;
+                compressors.add_dense(sum.view_mut())?;
+                report.traffic += all_reduce(device, comm, sum)?;
+                report.sent_elements = (sum.len() * comm.world_size()) as u64;
+                Ok((report, Summed::Anew))
+            }
         }
-        Ok(Some(report))
     }
 
     /// A pass over the data set is done: the gate of the reference code forgets what it has seen.
@@ -99,7 +141,7 @@ impl CudaExchange {
     }
 }
 
-/// Payloads of all devices, added to `sum` in rank order; those of hosted devices never leave the GPU for that.
+/// Payloads of all devices, added to `sum` in rank order; those of hosted devices are added as they stand on the GPU.
 fn gather(
     compressors: &mut CudaCompressors,
     blocks: &mut [Vec<u8>],
@@ -108,7 +150,7 @@ fn gather(
     report: &mut ExchangeReport,
 ) -> Result<()> {
     let sent = compressors.encode_sparse(blocks)?;
-    report.sent_elements += sent.iter().map(|info| info.elements as u64).sum::<u64>();
+    report.sent_elements = sent.iter().map(|info| info.elements as u64).sum();
     let hosted = comm.local_ranks();
     let mut added = Ok(());
     report.traffic += comm.all_gather_bytes(blocks, &mut |rank, block| {
@@ -119,26 +161,20 @@ fn gather(
             };
         }
     })?;
-    report.compressed = true;
     added
 }
 
-/// All-reduces `sum`, which holds the hosted devices' part.
-fn reduce(
+/// All-reduces a vector that holds the hosted devices' part; through the host, where others take part.
+pub(super) fn all_reduce(
     device: &CudaDevice,
     comm: &mut dyn Communicator,
     sum: &mut DeviceBuffer<f32>,
-    report: &mut ExchangeReport,
-) -> Result<()> {
-    report.sent_elements = (sum.len() * comm.world_size()) as u64;
-    report.traffic += match comm.all_reduce_hosted(sum.len())? {
-        Some(traffic) => traffic,
-        None => {
-            let mut host = device.download(sum.view())?;
-            let traffic = comm.all_reduce_sum(&mut host)?;
-            device.copy_from_host(&host, sum.view_mut())?;
-            traffic
-        }
-    };
-    Ok(())
+) -> Result<Traffic> {
+    if comm.hosts_all() {
+        return Ok(comm.all_reduce_hosted(sum.len())?);
+    }
+    let mut host = device.download(sum.view())?;
+    let traffic = comm.all_reduce_sum(&mut host)?;
+    device.copy_from_host(&host, sum.view_mut())?;
+    Ok(traffic)
 }

@@ -1,11 +1,16 @@
-//! The engine on a GPU: a step's work is queued, and the host waits at its end.
+//! The engine on a GPU: a step's work is queued, and the host waits once.
 //!
-//! The host waits for loss, norms and gate values before it decides what is sent, and for the norm of the aggregated
-//! gradient, which the record holds; a compressed step waits for its payloads as well. The update itself looks at the norm
-//! on the GPU. What has no kernels yet (DGC, LARS, local SGD) takes the gradient to the host after each pass; forward and
-//! backward stay on the GPU.
+//! It waits for loss, norms, gate values and sizes, before it decides what is sent and lets the parameters move; what
+//! follows is queued, and runs while the host fills the next batches. Two kinds of steps wait once more: one whose gate is
+//! closed or whose bytes choose the dense sum, for the norm of that sum, and one with devices in other processes. What has
+//! no kernels (DGC, LARS) takes the gradient to the host after each pass; forward and backward stay on the GPU.
 
+mod every_step;
 mod exchange;
+mod host;
+mod local_sgd;
+mod norm;
+mod sgd;
 mod update;
 
 use super::{ClusterStep, DeviceStep, Engine, StepOutcome};
@@ -18,6 +23,7 @@ use crate::ops::input::Normalizer;
 use crate::ops::softmax_xent::LossStats;
 use crate::train::config::RunConfig;
 use crate::train::device_batch::{DeviceBatch, Images};
+use crate::train::update::Updated;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,9 +41,9 @@ pub(crate) struct CudaEngine<E: Element> {
     evaluated_stats: DeviceBuffer<f32>,
     /// Loss sum, top-1, top-5.
     loss: PinnedBuffer<f64>,
-    update: CudaUpdate,
-    /// Begin and end of the passes of the step under way.
-    times: Option<(TimeMark, TimeMark)>,
+    update: Box<dyn CudaUpdate<E>>,
+    /// Begin and end of each pass of the step under way.
+    passes: Vec<(TimeMark, TimeMark)>,
     /// Work may be queued that reads pinned memory.
     in_flight: bool,
     outcome: StepOutcome,
@@ -64,8 +70,8 @@ impl<E: Element> CudaEngine<E> {
             stats: (0..hosted).map(|_| device.upload(&stats)).collect::<std::result::Result<_, _>>()?,
             evaluated_stats: device.upload(&stats)?,
             loss: device.pinned(3)?,
-            update: CudaUpdate::new(config, &device, plan, hosted, world_size, params)?,
-            times: None,
+            update: update::open(config, &device, plan, hosted, world_size, params)?,
+            passes: Vec::new(),
             in_flight: false,
             outcome: StepOutcome::default(),
             executor,
@@ -108,50 +114,45 @@ impl<E: Element> Engine for CudaEngine<E> {
 
     fn begin_step(&mut self) -> Result<()> {
         self.outcome = StepOutcome::default();
-        self.times = None;
+        self.passes.clear();
         self.begin_loss()?;
-        self.update.begin_step(&self.device, &mut self.executor)
+        self.update.begin_step(&mut self.executor)
     }
 
     fn train(&mut self, batch: &DeviceBatch, step: DeviceStep) -> Result<()> {
-        if self.outcome.diverged || batch.labels.is_empty() {
-            return Ok(()); // without samples a device has weight 0 and moves nothing
-        }
         let DeviceStep { index, dropout, .. } = step;
-        self.in_flight = true;
-        let begin = match self.times.take() {
-            Some((begin, _)) => begin,
-            None => self.device.mark_time()?,
-        };
-        self.update.load_params(index, &self.device, &mut self.executor)?;
-        self.device.copy(self.stats[index].view(), self.executor.stats_mut())?;
-        // SAFETY: `end_step` waits; where a step fails before that, the next one begins with a wait, before batches and
-        // headers are written.
-        unsafe {
-            self.executor.forward_backward(host_batch(batch, dropout.index), &mut self.headers[index])
-        }?;
-        self.device.copy(self.executor.stats(), self.stats[index].view_mut())?;
-        self.times = Some((begin, self.device.mark_time()?));
-        self.update.contribute(step, batch.labels.len(), &self.device, &mut self.executor, &mut self.outcome)
+        if !batch.labels.is_empty() {
+            self.in_flight = true;
+            let begin = self.device.mark_time()?;
+            self.update.load_params(index, &mut self.executor)?;
+            self.device.copy(self.stats[index].view(), self.executor.stats_mut())?;
+            // SAFETY: `end_step` waits; where a step fails before that, the next one begins with a wait, before batches
+            // and headers are written.
+            unsafe {
+                self.executor.forward_backward(host_batch(batch, dropout.index), &mut self.headers[index])
+            }?;
+            self.device.copy(self.executor.stats(), self.stats[index].view_mut())?;
+            self.passes.push((begin, self.device.mark_time()?));
+        }
+        self.update.contribute(step, batch.labels.len(), &mut self.executor)
     }
 
     fn end_step(&mut self, step: ClusterStep<'_>, comm: &mut dyn Communicator) -> Result<StepOutcome> {
         self.fetch_loss()?;
-        self.update.read()?;
+        // SAFETY: the wait follows.
+        unsafe { self.update.queue(comm.hosts_all(), &mut self.executor) }?;
         self.wait()?;
         self.outcome.loss = loss_sums(&self.loss);
-        if let Some((begin, end)) = &self.times {
-            self.outcome.compute = begin.elapsed(end)?;
+        for (begin, end) in &self.passes {
+            self.outcome.compute += begin.elapsed(end)?;
         }
-        if self.outcome.diverged || !self.outcome.loss.loss_sum.is_finite() {
-            self.outcome.diverged = true;
-            return Ok(self.outcome);
+        let is_finite = self.update.is_finite()?;
+        if !is_finite || !self.outcome.loss.loss_sum.is_finite() {
+            return Ok(StepOutcome { diverged: true, ..self.outcome });
         }
-        let updated = self.update.finish(step, &self.device, &mut self.executor, comm)?;
-        self.outcome.exchange = updated.exchange;
-        self.outcome.grad_norm = updated.grad_norm;
-        self.outcome.diverged = updated.diverged;
-        Ok(self.outcome)
+        let Updated { exchange, grad_norm, diverged } =
+            self.update.finish(step, &mut self.executor, comm)?;
+        Ok(StepOutcome { exchange, grad_norm, diverged, ..self.outcome })
     }
 
     fn start_epoch(&mut self) -> Result<()> {
@@ -164,7 +165,7 @@ impl<E: Element> Engine for CudaEngine<E> {
             self.wait()?;
         }
         self.device.copy_from_host(stats, self.evaluated_stats.view_mut())?;
-        self.update.load_shared_params(&self.device, &mut self.executor)
+        self.update.load_shared(&mut self.executor)
     }
 
     fn evaluate(&mut self, batch: &DeviceBatch) -> Result<LossStats> {
@@ -180,7 +181,7 @@ impl<E: Element> Engine for CudaEngine<E> {
     }
 
     fn params(&self) -> Result<Cow<'_, [f32]>> {
-        self.update.params(&self.device, &self.executor)
+        self.update.params(&self.executor)
     }
 
     fn stats(&self, index: usize) -> Result<Cow<'_, [f32]>> {
@@ -189,13 +190,14 @@ impl<E: Element> Engine for CudaEngine<E> {
 
     fn measure(&mut self, n: usize) -> Result<f64> {
         const REPEATS: usize = 3;
+        // Two passes in each slot: one loads the kernels, one records them.
+        const FIRST: usize = 4;
         let mut batch = self.new_batch(n)?;
         batch.labels.resize(n, 0);
         self.begin_loss()?;
-        self.update.load_shared_params(&self.device, &mut self.executor)?;
+        self.update.load_shared(&mut self.executor)?;
         let mut best = Duration::MAX;
-        // The first pass records the graph.
-        for _ in 0..=REPEATS {
+        for pass in 0..FIRST + REPEATS {
             self.wait()?;
             let began = Instant::now();
             let header = self.headers.last_mut().expect("one header is for evaluations");
@@ -203,7 +205,9 @@ impl<E: Element> Engine for CudaEngine<E> {
             // SAFETY: the wait below ends before the batch is dropped.
             unsafe { self.executor.forward_backward(host_batch(&batch, 0), header) }?;
             self.wait()?;
-            best = best.min(began.elapsed());
+            if pass >= FIRST {
+                best = best.min(began.elapsed());
+            }
         }
         Ok(best.as_secs_f64())
     }
