@@ -136,7 +136,7 @@ impl Build {
         };
         let of_emulator = with_headers(&["emulator/include", "emulator/src", "emulator/src/driver"]);
         let of_kernels = with_headers(&["emulator/include", "kernels"]);
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+        let out = temporary().join("emulator");
         Self { compiler, flags, sanitize, out, of_emulator, of_kernels }
     }
 
@@ -282,4 +282,13 @@ fn entries(source: &str) -> Vec<(&str, &str)> {
         }
     }
     found
+}
+
+/// The folder for files of tests in cargo's target folder; cargo names it to integration tests only, beside which a unit
+/// test's program lies in `<profile>/deps`.
+fn temporary() -> PathBuf {
+    match option_env!("CARGO_TARGET_TMPDIR") {
+        Some(folder) => folder.into(),
+        None => env::current_exe().unwrap().ancestors().nth(3).unwrap().join("tmp"),
+    }
 }

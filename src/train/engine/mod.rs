@@ -5,6 +5,8 @@
 
 mod cpu;
 mod cuda;
+#[cfg(test)]
+mod tests;
 
 use super::device_batch::DeviceBatch;
 use super::exchange::ExchangeReport;
