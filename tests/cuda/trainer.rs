@@ -4,8 +4,8 @@ use crate::support::device_or_skip;
 use scadles::metrics::record::StepRecord;
 use scadles::train::Trainer;
 use scadles::train::config::{
-    CompressionConfig, DeviceKind, DgcConfig, GateConfig, IndexCoding, OptimizerKind, Precision, RunConfig,
-    SyncConfig, TopKConfig,
+    BatchNormStatistics, ClockKind, CompressionConfig, ComputeConfig, DeviceKind, DgcConfig, GateConfig,
+    IndexCoding, OptimizerKind, Partition, Precision, RatesConfig, RunConfig, SyncConfig, TopKConfig, TopKScope,
 };
 
 /// Three devices with few samples of the embedded data set, and a small network.
@@ -13,7 +13,7 @@ fn config() -> RunConfig {
     let mut config = RunConfig::default();
     config.model.width = 0.25;
     config.cluster.devices = 3;
-    config.cluster.rates = scadles::train::config::RatesConfig::List(vec![3.0, 5.0, 2.0]);
+    config.cluster.rates = RatesConfig::List(vec![3.0, 5.0, 2.0]);
     (config.batch.min, config.batch.size) = (1, 4);
     (config.data.embedded_train, config.data.embedded_test) = (60, 20);
     config.run.steps = 4;
@@ -30,7 +30,14 @@ fn run(config: &RunConfig, device: DeviceKind) -> (Vec<StepRecord>, f64, Vec<f32
     let mut config = config.clone();
     config.cluster.device = device;
     let mut trainer = Trainer::new(&config).unwrap();
-    let steps = (0..config.run.steps).map(|_| trainer.step().unwrap()).collect();
+    let step = |number| {
+        // In between as well: training goes on as if nobody had looked.
+        if number == config.run.steps / 2 {
+            trainer.evaluate().unwrap();
+        }
+        trainer.step().unwrap()
+    };
+    let steps = (0..config.run.steps).map(step).collect();
     assert!(!trainer.diverged());
     let loss = trainer.evaluate().unwrap().loss;
     (steps, loss, trainer.params().unwrap().into_owned())
@@ -77,17 +84,53 @@ fn every_way_to_aggregate_gives_the_cpus_run() {
 }
 
 #[test]
-fn what_has_no_kernels_goes_through_the_host() {
-    let Some(_) = device_or_skip("what_has_no_kernels_goes_through_the_host") else { return };
-    let dgc = CompressionConfig::Dgc(DgcConfig::default());
-    let mut lars = RunConfig { compression: CompressionConfig::None, ..config() };
-    lars.optimizer.kind = OptimizerKind::Lars;
-    compare("lars", &lars, 1e-3);
-    let local =
-        RunConfig { compression: CompressionConfig::None, sync: SyncConfig::Local { steps: 2 }, ..config() };
-    compare("local SGD", &local, 1e-3);
-    let (steps, ..) = run(&RunConfig { compression: dgc, ..config() }, DeviceKind::Cuda);
-    assert!(steps.iter().all(|step| step.loss.is_finite()));
+fn every_optimizer_gives_the_cpus_run() {
+    let Some(_) = device_or_skip("every_optimizer_gives_the_cpus_run") else { return };
+    let dense = RunConfig { compression: CompressionConfig::None, ..config() };
+    let with = |change: fn(&mut RunConfig)| {
+        let mut config = dense.clone();
+        change(&mut config);
+        config
+    };
+    compare("Nesterov", &with(|config| config.optimizer.nesterov = true), 1e-3);
+    compare("no momentum", &with(|config| config.optimizer.momentum = 0.0), 1e-3);
+    compare("local SGD", &with(|config| config.sync = SyncConfig::Local { steps: 2 }), 1e-3);
+    // These two take the gradient to the host.
+    compare("LARS", &with(|config| config.optimizer.kind = OptimizerKind::Lars), 1e-3);
+    let bitmap = DgcConfig { density: 0.3, ..DgcConfig::default() };
+    compare("DGC", &RunConfig { compression: CompressionConfig::Dgc(bitmap), ..dense.clone() }, 1e-2);
+}
+
+#[test]
+fn what_is_around_the_engine_gives_the_cpus_run() {
+    let Some(_) = device_or_skip("what_is_around_the_engine_gives_the_cpus_run") else { return };
+    let bitmap = TopKConfig { indices: IndexCoding::Bitmap, scope: TopKScope::Layer, ..top_k() };
+    let mut skewed = RunConfig { compression: CompressionConfig::TopK(bitmap), ..config() };
+    skewed.data.partition = Partition::Labels { labels_per_device: 4 };
+    (skewed.injection.alpha, skewed.injection.beta) = (0.5, 0.5);
+    skewed.batch_norm = BatchNormStatistics::Local;
+    skewed.data.augment = true;
+    compare("top-k per layer, injection, local statistics", &skewed, 1e-2);
+}
+
+/// Times are those of the machine, so nothing but the samples can be compared.
+#[test]
+fn it_runs_on_the_wall_clock_and_with_measured_times() {
+    let Some(_) = device_or_skip("it_runs_on_the_wall_clock_and_with_measured_times") else { return };
+    let mut measured = RunConfig { compression: CompressionConfig::None, ..config() };
+    measured.cluster.compute = ComputeConfig::Measured { slowdown: 2.0 };
+    measured.run.steps = 2;
+    let mut real = measured.clone();
+    real.cluster.clock = ClockKind::Real;
+    real.cluster.rates = RatesConfig::List(vec![40.0, 80.0, 60.0]);
+    for (name, config) in [("measured", measured), ("real", real)] {
+        let (steps, loss, _) = run(&config, DeviceKind::Cuda);
+        assert!(loss.is_finite(), "{name}");
+        for step in steps {
+            assert!(step.loss.is_finite() && step.global_batch > 0, "{name}: {step:?}");
+            assert!(step.compute_s > 0.0 && step.step_s >= step.compute_s, "{name}: {step:?}");
+        }
+    }
 }
 
 #[test]
