@@ -48,7 +48,9 @@ pub enum CommError {
         found: usize,
     },
     /// A collective of one process was asked for, but there are more.
-    #[error("{op}: {hosted} of {world_size} devices are of this process; the others must take part: send the data")]
+    #[error(
+        "{op}: {hosted} of {world_size} devices are of this process; the others must take part: send the data"
+    )]
     NotHosted {
         /// The collective.
         op: &'static str,

@@ -67,10 +67,8 @@ struct Replica {
 impl LocalSgd {
     /// Devices that start from `params`, one for each optimizer.
     pub fn new(averages: Averages, optimizers: Vec<Optimizer>, params: &[f32]) -> Self {
-        let replicas = optimizers
-            .into_iter()
-            .map(|optimizer| Replica { params: params.to_vec(), optimizer })
-            .collect();
+        let replicas =
+            optimizers.into_iter().map(|optimizer| Replica { params: params.to_vec(), optimizer }).collect();
         Self { averages, replicas, longest_grad: 0.0 }
     }
 

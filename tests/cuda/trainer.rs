@@ -5,7 +5,8 @@ use scadles::metrics::record::StepRecord;
 use scadles::train::Trainer;
 use scadles::train::config::{
     BatchNormStatistics, ClockKind, CompressionConfig, ComputeConfig, DeviceKind, DgcConfig, GateConfig,
-    IndexCoding, OptimizerKind, Partition, Precision, RatesConfig, RunConfig, SyncConfig, TopKConfig, TopKScope,
+    IndexCoding, OptimizerKind, Partition, Precision, RatesConfig, RunConfig, SyncConfig, TopKConfig,
+    TopKScope,
 };
 
 /// Three devices with few samples of the embedded data set, and a small network.

@@ -1,6 +1,7 @@
 //! The benchmark binary's harness: closures in named groups -> medians with their spread, as a table or JSON.
 
 mod cuda;
+mod peers;
 mod report;
 mod rows;
 
@@ -56,6 +57,8 @@ pub struct Row {
     pub bounds: Vec<(f64, &'static str)>,
     /// The name of the ceiling that this row's rate is; measured before what refers to it.
     pub measures: Option<&'static str>,
+    /// The same work for PyTorch, as `benches/peers/torch_worker.py` takes it: one for each way to do it.
+    pub peers: Vec<serde_json::Value>,
     /// Makes what is timed; called once, before the warm-up, and only if the row is chosen. It should check its result
     /// before it returns.
     pub prepare: Prepare,
@@ -69,7 +72,13 @@ impl Row {
         work: Option<(f64, &'static str)>,
         prepare: Prepare,
     ) -> Self {
-        Self { group, name, work, bounds: Vec::new(), measures: None, prepare }
+        Self { group, name, work, bounds: Vec::new(), measures: None, peers: Vec::new(), prepare }
+    }
+
+    /// The row with work for `scadles-bench peers`.
+    pub fn beside(mut self, peers: impl IntoIterator<Item = serde_json::Value>) -> Self {
+        self.peers.extend(peers);
+        self
     }
 
     fn full_name(&self) -> String {
@@ -77,7 +86,7 @@ impl Row {
     }
 }
 
-/// Times parts of scadles on this machine.
+/// Times parts of scadles on this machine. `scadles-bench peers --help`: the same beside PyTorch.
 #[derive(Debug, Parser)]
 #[command(name = "scadles-bench", version, about)]
 struct Options {
@@ -107,7 +116,14 @@ struct Options {
 }
 
 /// Runs the chosen rows of `rows(tiny)`; the exit code is 2 for wrong arguments, 1 if a row failed.
+///
+/// With `peers` as the first argument, the rows that have a peer run in turns with it.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: impl FnOnce(bool) -> Vec<Row>) -> ExitCode {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|word| word == "peers") {
+        arguments.remove(1);
+        return peers::main(arguments, rows(false));
+    }
     let options = match Options::try_parse_from(arguments) {
         Ok(options) => options,
         Err(error) => {
@@ -141,18 +157,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: impl FnOnce(boo
         eprintln!("error: cannot start {} threads: {error}", options.threads);
         return ExitCode::FAILURE;
     }
-    let setting = Setting {
-        version: env!("CARGO_PKG_VERSION"),
-        commit: option_env!("SCADLES_COMMIT"),
-        cpu: cpu_name().unwrap_or_else(|| std::env::consts::ARCH.into()),
-        gpu: chosen.iter().any(|row| row.group == cuda::GROUP).then(cuda::name).flatten(),
-        threads: rayon::current_num_threads(),
-        seed: options.seed,
-        tiny: options.tiny,
-    };
+    let gpu = chosen.iter().any(|row| row.group == cuda::GROUP).then(cuda::name).flatten();
+    let setting = setting(options.seed, gpu, options.tiny);
     let (measured, failed) = measure_all(chosen, &options);
     report::print(&setting, &measured, &failed, options.json);
     if failed.iter().any(|row| !row.skipped) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// This machine and program, with the threads of the pool.
+fn setting(seed: u64, gpu: Option<String>, tiny: bool) -> Setting {
+    Setting {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("SCADLES_COMMIT"),
+        cpu: cpu_name().unwrap_or_else(|| std::env::consts::ARCH.into()),
+        gpu,
+        threads: rayon::current_num_threads(),
+        seed,
+        tiny,
+    }
 }
 
 /// Rows that contain a word of `filter`, or all, and the ceilings that they refer to.

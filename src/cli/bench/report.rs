@@ -21,6 +21,16 @@ pub(super) struct Setting {
     pub tiny: bool,
 }
 
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { version, commit, cpu, gpu, threads, seed, .. } = self;
+        let commit = commit.unwrap_or("unknown");
+        write!(f, "scadles {version}, commit {commit}; {cpu}, {threads} threads")?;
+        gpu.as_ref().map_or(Ok(()), |gpu| write!(f, "; {gpu}"))?;
+        write!(f, "; seed {seed}")
+    }
+}
+
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub(super) struct Measured {
@@ -65,10 +75,7 @@ pub(super) fn print(setting: &Setting, measured: &[Measured], failed: &[Failed],
         let document = serde_json::json!({ "setting": setting, "rows": measured, "failed": failed });
         return say(&serde_json::to_string_pretty(&document).unwrap_or_default());
     }
-    let Setting { version, commit, cpu, gpu, threads, seed, .. } = setting;
-    let commit = commit.unwrap_or("unknown");
-    let gpu = gpu.as_ref().map_or(String::new(), |gpu| format!("; {gpu}"));
-    say(&format!("scadles {version}, commit {commit}; {cpu}, {threads} threads{gpu}; seed {seed}\n"));
+    say(&format!("{setting}\n"));
     let rows: Vec<Vec<String>> = measured.iter().map(cells).collect();
     say(&table(&["what", "median", "fastest", "spread", "rate", "of ceiling"], &rows));
     let noisy: Vec<&str> =
@@ -104,7 +111,7 @@ fn cells(row: &Measured) -> Vec<String> {
     ]
 }
 
-fn time(time_s: f64) -> String {
+pub(super) fn time(time_s: f64) -> String {
     match time_s {
         t if t < 1e-6 => format!("{:.0} ns", t * 1e9),
         t if t < 1e-3 => format!("{:.1} us", t * 1e6),

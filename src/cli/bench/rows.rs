@@ -12,20 +12,23 @@ use crate::rng::{Philox, Stream};
 use crate::shape::Conv2dShape;
 use crate::stream::ring::{self, SampleMeta};
 use crate::train::config::{OptimizerConfig, Stem, TopKConfig, TopKScope};
+use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
 
 /// Every row of the program; with `tiny`, those of the GPU over small shapes.
 pub fn all(tiny: bool) -> Vec<Row> {
-    let mut rows: Vec<Row> = [
-        ("resnet20", Stem::Cifar, 64),
-        ("resnet18", Stem::Cifar, 64),
-        ("vgg19_bn", Stem::Cifar, 64),
-        ("resnet152", Stem::Imagenet, 64),
-    ]
-    .into_iter()
-    .map(|(model, stem, batch)| training_step(model, stem, batch))
-    .collect();
+    let networks = [
+        ("resnet20", Stem::Cifar),
+        ("resnet18", Stem::Cifar),
+        ("vgg19_bn", Stem::Cifar),
+        ("resnet152", Stem::Imagenet),
+    ];
+    let mut rows = Vec::new();
+    for (model, stem) in networks {
+        rows.extend([16, 64, 128].map(|batch| training_step(model, stem, batch)));
+        rows.extend([1, 64].map(|batch| inference(model, stem, batch)));
+    }
     for (name, shape) in conv_shapes() {
         rows.extend(conv_passes(name, shape));
     }
@@ -47,9 +50,11 @@ pub(super) fn uniform(seed: u64, len: usize) -> Vec<f32> {
 
 /// Packing, forward, backward and SGD, as the trainer's step.
 fn training_step(model: &'static str, stem: Stem, batch: usize) -> Row {
+    let stem_name = if stem == Stem::Cifar { "cifar" } else { "imagenet" };
+    let peer = json!({ "kind": "train", "model": model, "stem": stem_name, "batch": batch, "dtype": "f32" });
     Row::new(
         "step",
-        format!("{model}-{}-b{batch}", if stem == Stem::Cifar { "cifar" } else { "imagenet" }),
+        format!("{model}-{stem_name}-b{batch}"),
         Some((batch as f64, "images/s")),
         Prepare::host(move |seed| {
             let spec = ModelSpec { name: model.into(), stem, ..ModelSpec::default() };
@@ -74,6 +79,32 @@ fn training_step(model: &'static str, stem: Stem, batch: usize) -> Row {
             })
         }),
     )
+    .beside([peer])
+}
+
+/// Logits of images, with running statistics.
+fn inference(model: &'static str, stem: Stem, batch: usize) -> Row {
+    let stem_name = if stem == Stem::Cifar { "cifar" } else { "imagenet" };
+    let peer = json!({ "kind": "infer", "model": model, "stem": stem_name, "batch": batch, "dtype": "f32" });
+    Row::new(
+        "infer",
+        format!("{model}-{stem_name}-b{batch}"),
+        Some((batch as f64, "images/s")),
+        Prepare::host(move |seed| {
+            let spec = ModelSpec { name: model.into(), stem, ..ModelSpec::default() };
+            let plan = Arc::new(models::plan(&spec, batch).expect("a published network"));
+            let (params, stats) = (plan.init_params(seed), plan.init_stats());
+            let x = uniform(seed, batch * spec.image.numel());
+            let mut logits = vec![0.0; batch * plan.classes()];
+            let mut executor = Executor::new(plan).expect("memory for the batch");
+            executor.load_params(&params).expect("parameters of this plan");
+            Box::new(move || {
+                executor.logits(&x, batch, &params, &stats, &mut logits).expect("a planned batch");
+                assert!(logits.iter().all(|logit| logit.is_finite()), "{model}: a logit is not finite");
+            })
+        }),
+    )
+    .beside([peer])
 }
 
 fn conv_shapes() -> [(&'static str, Conv2dShape); 5] {
@@ -101,7 +132,10 @@ fn conv_passes(name: &'static str, shape: Conv2dShape) -> [Row; 3] {
     const N: usize = 64;
     let flops = 2.0 * (N * shape.macs()) as f64;
     let row = |pass: &str, prepare: Prepare| {
-        Row::new("conv2d", format!("{name}-{pass}"), Some((flops, "FLOP/s")), prepare)
+        let Conv2dShape { c, h, k, r, stride, .. } = shape;
+        let peer = json!({ "kind": "conv", "pass": pass, "n": N, "c": c, "size": h, "k": k, "filter": r,
+            "stride": stride, "dtype": "f32" });
+        Row::new("conv2d", format!("{name}-{pass}"), Some((flops, "FLOP/s")), prepare).beside([peer])
     };
     [
         row(
@@ -154,6 +188,10 @@ fn top_k(numel: usize, density: f64) -> Row {
             })
         }),
     )
+    .beside(
+        ["usual", "sampled"]
+            .map(|way| json!({ "kind": "top-k", "way": way, "numel": numel, "density": density })),
+    )
 }
 
 fn weighted(numel: usize) -> Row {
@@ -172,6 +210,10 @@ fn weighted(numel: usize) -> Row {
             })
         }),
     )
+    .beside(
+        ["product", "one by one"]
+            .map(|way| json!({ "kind": "weighted-sum", "way": way, "count": RANKS, "numel": numel })),
+    )
 }
 
 fn sgd(numel: usize) -> Row {
@@ -185,6 +227,7 @@ fn sgd(numel: usize) -> Row {
             Box::new(move || sgd.step(black_box(&mut params), &grad, 1e-3).expect("equal lengths"))
         }),
     )
+    .beside([json!({ "kind": "sgd", "numel": numel })])
 }
 
 /// One thread: a batch of samples in, and out again in place.

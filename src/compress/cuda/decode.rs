@@ -96,7 +96,15 @@ impl Decoder {
         // elements, and the kernel writes no more of a block than its head states.
         unsafe { launch.run(grid(blocks, 256), shapes) }?;
         let elements = (positions.view().slice(..kept), values.view().slice(..kept));
-        add(device, sum, Sign::Plus, elements, self.first.view(blocks + 1), None, Some(self.invalid.view(1)))?;
+        add(
+            device,
+            sum,
+            Sign::Plus,
+            elements,
+            self.first.view(blocks + 1),
+            None,
+            Some(self.invalid.view(1)),
+        )?;
         // SAFETY: `add` waits before it reads.
         unsafe { self.invalid.queue_download(device, 1) }
     }

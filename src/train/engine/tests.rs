@@ -32,7 +32,11 @@ impl Communicator for Mirrored {
         0..1
     }
 
-    fn all_gather_scalars(&mut self, local: &[f64], all: &mut [f64]) -> std::result::Result<Traffic, CommError> {
+    fn all_gather_scalars(
+        &mut self,
+        local: &[f64],
+        all: &mut [f64],
+    ) -> std::result::Result<Traffic, CommError> {
         all.copy_from_slice(&[local[0], local[0]]);
         Ok(Traffic::default())
     }
@@ -154,7 +158,8 @@ fn step(
         let device = DeviceStep { index, agg_weight, progress: 0.5, local_lr: 0.01, dropout };
         engine.train(batch, device).unwrap();
     }
-    let global_batch = (BATCH as f64 * weights.iter().filter(|&&weight| weight > 0.0).count() as f64) as usize;
+    let global_batch =
+        (BATCH as f64 * weights.iter().filter(|&&weight| weight > 0.0).count() as f64) as usize;
     engine.end_step(ClusterStep { step: number, global_batch, weights, lr: 0.01 }, comm).unwrap()
 }
 

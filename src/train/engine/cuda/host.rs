@@ -49,12 +49,7 @@ impl<E: Element> CudaUpdate<E> for HostUpdate {
         self.update.own_params(index).map_or(Ok(()), |params| load(params, executor))
     }
 
-    fn contribute(
-        &mut self,
-        step: DeviceStep,
-        samples: usize,
-        executor: &mut CudaExecutor<E>,
-    ) -> Result<()> {
+    fn contribute(&mut self, step: DeviceStep, samples: usize, executor: &mut CudaExecutor<E>) -> Result<()> {
         if samples > 0 {
             executor.device().copy_to_host(executor.grad(), &mut self.grad)?;
         }

@@ -87,12 +87,7 @@ impl<E: Element> CudaUpdate<E> for LocalSgd {
         Ok(executor.pack()?)
     }
 
-    fn contribute(
-        &mut self,
-        step: DeviceStep,
-        samples: usize,
-        executor: &mut CudaExecutor<E>,
-    ) -> Result<()> {
+    fn contribute(&mut self, step: DeviceStep, samples: usize, executor: &mut CudaExecutor<E>) -> Result<()> {
         let DeviceStep { index, local_lr, .. } = step;
         if samples == 0 {
             return Ok(());

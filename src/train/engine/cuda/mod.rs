@@ -150,8 +150,7 @@ impl<E: Element> Engine for CudaEngine<E> {
         if !is_finite || !self.outcome.loss.loss_sum.is_finite() {
             return Ok(StepOutcome { diverged: true, ..self.outcome });
         }
-        let Updated { exchange, grad_norm, diverged } =
-            self.update.finish(step, &mut self.executor, comm)?;
+        let Updated { exchange, grad_norm, diverged } = self.update.finish(step, &mut self.executor, comm)?;
         Ok(StepOutcome { exchange, grad_norm, diverged, ..self.outcome })
     }
 

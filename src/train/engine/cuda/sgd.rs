@@ -1,8 +1,6 @@
 //! SGD's numbers for parameters on the GPU.
 
-use crate::device::cuda::{
-    CudaDevice, CudaError, DeviceBuffer, DeviceMomentum, SgdStep, View, ViewMut,
-};
+use crate::device::cuda::{CudaDevice, CudaError, DeviceBuffer, DeviceMomentum, SgdStep, View, ViewMut};
 use crate::train::config::OptimizerConfig;
 
 /// The optimizer of one run; whoever has parameters keeps their velocity.

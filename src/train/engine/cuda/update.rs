@@ -26,12 +26,7 @@ pub(super) trait CudaUpdate<E: Element>: Send {
     }
 
     /// Takes the gradient of a device's `samples` samples; without samples there is none in the executor.
-    fn contribute(
-        &mut self,
-        step: DeviceStep,
-        samples: usize,
-        executor: &mut CudaExecutor<E>,
-    ) -> Result<()>;
+    fn contribute(&mut self, step: DeviceStep, samples: usize, executor: &mut CudaExecutor<E>) -> Result<()>;
 
     /// Queues what the host must know to decide, and what it need not decide.
     ///
