@@ -41,10 +41,11 @@ impl Executor {
             linear::bias_backward(rows(plan, layer, n), shape.k, dy, dbias, scratch);
         }
         let [x, dy] = [plan.slot(layer.x), slots.dy].map(|slot| &arena[slot.range(n)]);
-        conv2d::wgrad(shape, n, x, dy, &mut grad[plan.params()[*filter].range.clone()], scratch);
+        let conv = conv2d::passes(shape, filters[i].algorithms);
+        conv.wgrad(n, x, dy, &mut grad[plan.params()[*filter].range.clone()], scratch);
         if let Some(dx) = slots.dx.slot() {
             let [dy, dx] = disjoint(arena, [slots.dy.range(n), dx.range(n)]);
-            conv2d::dgrad(shape, n, dy, &packed[filters[i].dgrad.clone()], dx);
+            conv.dgrad(n, dy, &packed[filters[i].dgrad.clone()], dx, scratch);
         }
     }
 

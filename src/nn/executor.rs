@@ -35,9 +35,10 @@ pub struct Executor {
     loaded: bool,
 }
 
-/// Where a layer's filter lies in the packed filters; empty ranges for layers without one.
+/// How a convolution is computed, and where its filter lies in the packed filters; empty ranges for other layers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PackedFilter {
+    pub(super) algorithms: conv2d::Algorithms,
     pub(super) fprop: Range<usize>,
     pub(super) dgrad: Range<usize>,
 }
@@ -92,9 +93,10 @@ impl Executor {
         for (layer, packed) in self.plan.layers().iter().zip(&self.filters) {
             if let Op::Conv2d { shape, filter, .. } = &layer.op {
                 let filter = &params[self.plan.params()[*filter].range.clone()];
-                conv2d::pack_fprop(shape, filter, &mut self.packed[packed.fprop.clone()]);
+                let conv = conv2d::passes(shape, packed.algorithms);
+                conv.pack_fprop(filter, &mut self.packed[packed.fprop.clone()]);
                 if !packed.dgrad.is_empty() {
-                    conv2d::pack_dgrad(shape, filter, &mut self.packed[packed.dgrad.clone()]);
+                    conv.pack_dgrad(filter, &mut self.packed[packed.dgrad.clone()]);
                 }
             }
         }
@@ -238,23 +240,29 @@ fn packed_filters(plan: &Plan) -> (Vec<PackedFilter>, usize) {
         .layers()
         .iter()
         .map(|layer| match &layer.op {
-            Op::Conv2d { shape, .. } => PackedFilter {
-                fprop: next(conv2d::packed_fprop_len(shape)),
-                dgrad: if layer.x.0 == 0 { 0..0 } else { next(conv2d::packed_dgrad_len(shape)) },
-            },
+            Op::Conv2d { shape, .. } => {
+                let algorithms = conv2d::Algorithms::choose(shape, plan.max_batch());
+                let conv = conv2d::passes(shape, algorithms);
+                PackedFilter {
+                    algorithms,
+                    fprop: next(conv.packed_fprop_len()),
+                    dgrad: if layer.x.0 == 0 { 0..0 } else { next(conv.packed_dgrad_len()) },
+                }
+            }
             _ => PackedFilter::default(),
         })
         .collect();
     (filters, end)
 }
 
-/// Scratch of a layer's backward at the largest batch.
+/// Scratch of a layer at the largest batch.
 fn scratch_len(plan: &Plan, layer: &Layer) -> usize {
     let rows = rows(plan, layer, plan.max_batch());
     match &layer.op {
         Op::Conv2d { shape, bias, .. } => {
-            let wgrad = conv2d::wgrad_scratch_len(shape, plan.max_batch());
-            wgrad.max(bias.map_or(0, |_| linear::bias_scratch_len(rows, shape.k)))
+            let algorithms = conv2d::Algorithms::choose(shape, plan.max_batch());
+            let conv = conv2d::passes(shape, algorithms).scratch_len(plan.max_batch());
+            conv.max(bias.map_or(0, |_| linear::bias_scratch_len(rows, shape.k)))
         }
         Op::BatchNorm2d { .. } => batchnorm2d::scratch_len(rows, plan.tensor(layer.y).c),
         _ => 0,

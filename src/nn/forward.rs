@@ -25,7 +25,9 @@ impl Executor {
                 Op::Conv2d { shape, bias, relu, .. } => {
                     let [x, y] = disjoint(arena, [x, y]);
                     let bias = bias.map(|index| &params[plan.params()[index].range.clone()]);
-                    conv2d::fprop(shape, n, x, &packed[filters[i].fprop.clone()], bias, *relu, y);
+                    let epilogue = conv2d::Epilogue { bias, relu: *relu };
+                    let filter = &packed[filters[i].fprop.clone()];
+                    conv2d::passes(shape, filters[i].algorithms).fprop(n, x, filter, epilogue, y, scratch);
                 }
                 Op::BatchNorm2d { shortcut, relu, .. } => {
                     let relu = *relu;

@@ -21,9 +21,19 @@
 pub mod cpu;
 pub mod cuda;
 
+pub use cpu::{Algorithm, Algorithms, Epilogue, Passes};
+
 use crate::ops::simd::SimdLevel;
 use crate::shape::Conv2dShape;
 use cpu::CpuConv2d;
+
+/// The passes of `shape` on the CPU with an algorithm for each.
+///
+/// # Panics
+/// If `shape` is no convolution or an algorithm does not support it.
+pub fn passes(shape: &Conv2dShape, algorithms: Algorithms) -> Passes<'_> {
+    Passes::new(SimdLevel::current(), shape, algorithms)
+}
 
 fn cpu(shape: &Conv2dShape) -> CpuConv2d<'_> {
     CpuConv2d::new(SimdLevel::current(), shape)

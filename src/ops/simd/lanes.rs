@@ -33,6 +33,12 @@ pub(crate) trait Lanes: Copy {
     /// `self + a`.
     unsafe fn add(self, a: Self) -> Self;
 
+    /// `self - a`.
+    unsafe fn sub(self, a: Self) -> Self;
+
+    /// `self * a`.
+    unsafe fn mul(self, a: Self) -> Self;
+
     /// `max(self, 0)`.
     unsafe fn relu(self) -> Self;
 }
@@ -98,6 +104,24 @@ impl Lanes for Array8 {
             *value += a.0[i];
         }
         Self(sum)
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, a: Self) -> Self {
+        let mut difference = self.0;
+        for (i, value) in difference.iter_mut().enumerate() {
+            *value -= a.0[i];
+        }
+        Self(difference)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, a: Self) -> Self {
+        let mut product = self.0;
+        for (i, value) in product.iter_mut().enumerate() {
+            *value *= a.0[i];
+        }
+        Self(product)
     }
 
     #[inline(always)]
@@ -171,6 +195,18 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn sub(self, a: Self) -> Self {
+            // SAFETY: see the impl.
+            Self(unsafe { _mm512_sub_ps(self.0, a.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, a: Self) -> Self {
+            // SAFETY: see the impl.
+            Self(unsafe { _mm512_mul_ps(self.0, a.0) })
+        }
+
+        #[inline(always)]
         unsafe fn relu(self) -> Self {
             // SAFETY: see the impl. The second operand is returned for NaN, so NaN stays visible.
             Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
@@ -240,6 +276,18 @@ mod x86 {
         unsafe fn add(self, a: Self) -> Self {
             // SAFETY: see the impl.
             Self(unsafe { _mm256_add_ps(self.0, a.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn sub(self, a: Self) -> Self {
+            // SAFETY: see the impl.
+            Self(unsafe { _mm256_sub_ps(self.0, a.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, a: Self) -> Self {
+            // SAFETY: see the impl.
+            Self(unsafe { _mm256_mul_ps(self.0, a.0) })
         }
 
         #[inline(always)]

@@ -4,8 +4,10 @@
 //! channel runs of the input pixels under the filter's taps, each times a panel of the packed filter (`pack`). `dgrad`
 //! with a stride is one such product for each phase of the input pixel. `wgrad` is a product over pixels.
 
+mod algorithms;
 mod gather;
 mod pack;
+mod passes;
 mod patch;
 mod pixels;
 mod product;
@@ -13,11 +15,16 @@ mod segments;
 mod tile;
 mod wgrad;
 mod wgrad_tile;
+mod winograd;
+
+pub use algorithms::{Algorithm, Algorithms};
+pub use passes::Passes;
+pub use product::Epilogue;
 
 use crate::ops::simd::SimdLevel;
 use crate::shape::Conv2dShape;
 use gather::Gather;
-use product::{Epilogue, Product};
+use product::Product;
 
 /// One convolution shape at one SIMD level. The arguments and results are those of the parent module's functions.
 #[derive(Clone, Copy, Debug)]

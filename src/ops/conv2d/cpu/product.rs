@@ -27,10 +27,12 @@ const GROUP_FLOATS: usize = 96 * 1024;
 /// Multiply-accumulates that are worth a unit of their own.
 const UNIT_MACS: usize = 2_000_000;
 
-/// What happens to a sum before it is stored.
-#[derive(Clone, Copy)]
-pub(super) struct Epilogue<'a> {
+/// What happens to an output before it is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Added: a value for each output channel.
     pub bias: Option<&'a [f32]>,
+    /// Then: negative values become 0.
     pub relu: bool,
 }
 

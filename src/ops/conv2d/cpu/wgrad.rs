@@ -251,7 +251,7 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
 /// # Safety
 /// As for [`wgrad_tile`], for all these output channels.
 #[inline(always)]
-unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
+pub(super) unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
     pairs: &[PixelPair],
     mut block: Block,
     k_end: usize,
