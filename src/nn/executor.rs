@@ -216,7 +216,7 @@ pub(super) fn rows(plan: &Plan, layer: &Layer, n: usize) -> usize {
     n * y.h * y.w
 }
 
-fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), NnError> {
+pub(super) fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), NnError> {
     if expected == found { Ok(()) } else { Err(NnError::Length { what, expected, found }) }
 }
 

@@ -70,10 +70,10 @@ pub struct Memory {
 
 /// A slot to place: alive from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug)]
-struct Life {
-    per_image: usize,
-    first: usize,
-    last: usize,
+pub(super) struct Life {
+    pub per_image: usize,
+    pub first: usize,
+    pub last: usize,
 }
 
 impl Memory {
@@ -187,7 +187,7 @@ fn gradient_lives(
 }
 
 /// Largest first, each at the lowest offset free during its life. Returns slots in the order of `lives`, and the size.
-fn place(lives: &[Life], max_batch: usize) -> Option<(Vec<Slot>, usize)> {
+pub(super) fn place(lives: &[Life], max_batch: usize) -> Option<(Vec<Slot>, usize)> {
     let sizes = lives
         .iter()
         .map(|life| life.per_image.checked_mul(max_batch)?.checked_next_multiple_of(ALIGN))

@@ -1,6 +1,7 @@
 //! The executor: varying batches, threads, gradients against finite differences, learning, bad calls.
 
 mod gradient;
+mod inference;
 mod steps;
 
 use scadles::models::{self, ModelSpec, Stem};
@@ -24,7 +25,11 @@ impl Net {
         let [h, w, c] = image;
         let image = ImageShape { h, w, c };
         let spec = ModelSpec { name: name.into(), stem, classes: 5, width, image };
-        let plan = Arc::new(models::plan(&spec, max_batch).unwrap());
+        Self::of(models::plan(&spec, max_batch).unwrap())
+    }
+
+    fn of(plan: Plan) -> Self {
+        let plan = Arc::new(plan);
         let (params, stats) = (plan.init_params(11), plan.init_stats());
         let mut executor = Executor::new(plan.clone()).unwrap();
         executor.load_params(&params).unwrap();

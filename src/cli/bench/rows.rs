@@ -5,7 +5,7 @@ use crate::aggregate::weighted_sum;
 use crate::compress::coding::decode_add;
 use crate::compress::{DeviceCompressor, Plan};
 use crate::models::{self, ModelSpec};
-use crate::nn::{DropoutSeed, Executor};
+use crate::nn::{DropoutSeed, Executor, Inference};
 use crate::ops::conv2d;
 use crate::optim::Sgd;
 use crate::rng::{Philox, Stream};
@@ -96,10 +96,9 @@ fn inference(model: &'static str, stem: Stem, batch: usize) -> Row {
             let (params, stats) = (plan.init_params(seed), plan.init_stats());
             let x = uniform(seed, batch * spec.image.numel());
             let mut logits = vec![0.0; batch * plan.classes()];
-            let mut executor = Executor::new(plan).expect("memory for the batch");
-            executor.load_params(&params).expect("parameters of this plan");
+            let mut network = Inference::new(plan, &params, &stats).expect("memory for the batch");
             Box::new(move || {
-                executor.logits(&x, batch, &params, &stats, &mut logits).expect("a planned batch");
+                network.logits(&x, batch, &mut logits).expect("a planned batch");
                 assert!(logits.iter().all(|logit| logit.is_finite()), "{model}: a logit is not finite");
             })
         }),

@@ -23,7 +23,22 @@ pub fn add_inplace(dst: &mut [f32], src: &[f32]) {
         .for_each(|(dst, src)| tile_add(dst, src));
 }
 
+/// `dst = max(dst + src, 0)`: joins a shortcut. The lengths must be equal.
+pub fn add_relu_inplace(dst: &mut [f32], src: &[f32]) {
+    assert_eq!(dst.len(), src.len(), "add: dst and src differ in length");
+    (dst.par_chunks_mut(TILE_LEN), src.par_chunks(TILE_LEN))
+        .into_par_iter()
+        .for_each(|(dst, src)| tile_add_relu(dst, src));
+}
+
 multiversion! {
+    fn tile_add_relu(dst: &mut [f32], src: &[f32]) {
+        for (dst, src) in dst.iter_mut().zip(src) {
+            let sum = *dst + *src;
+            *dst = if sum <= 0.0 { 0.0 } else { sum };
+        }
+    }
+
     fn tile_add(dst: &mut [f32], src: &[f32]) {
         for (dst, src) in dst.iter_mut().zip(src) {
             *dst += src;

@@ -118,6 +118,12 @@ impl<'a> Passes<'a> {
         winograd::wgrad(level, size, (shape, n), (x, dy), dfilter, scratch);
     }
 
+    /// Floats of scratch that [`Self::fprop`] alone needs for up to `max_n` images.
+    pub fn fprop_scratch_len(&self, max_n: usize) -> usize {
+        let size = self.algorithms.fprop.tile_size();
+        size.map_or(0, |size| winograd::fprop_scratch_len(size, self.direct.shape, max_n))
+    }
+
     /// Floats of scratch that every pass needs for up to `max_n` images, whatever the number of threads.
     pub fn scratch_len(&self, max_n: usize) -> usize {
         let shape = self.direct.shape;
