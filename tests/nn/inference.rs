@@ -54,7 +54,7 @@ fn a_batch_norm_that_cannot_be_folded_stays() {
     let window = Window { size: 3, stride: 1, pad: 1 };
     let mut network = Builder::new(ImageShape { h: 8, w: 8, c: 3 });
     let conv = |network: &mut Builder, name: &str, x| {
-        network.conv2d(name, x, 16, window, (false, false), Init::KaimingFanOut).unwrap()
+        network.conv2d(name, x, 16, window, (false, false), Init::Normal { std: 0.1 }).unwrap()
     };
     let image = network.image();
     let first = conv(&mut network, "conv1", image);
@@ -64,7 +64,7 @@ fn a_batch_norm_that_cannot_be_folded_stays() {
     let params = network.register_batch_norm("bn2", 16);
     let joined = network.batch_norm(&params, second, Some(first), true);
     let pooled = network.adaptive_avg_pool("pool", joined, 1, 1);
-    network.linear("fc", pooled, 5, false, [Init::KaimingFanOut, Init::Constant(0.1)]).unwrap();
+    network.linear("fc", pooled, 5, false, [Init::Normal { std: 0.1 }, Init::Constant(0.1)]).unwrap();
     let mut net = Net::of(network.finish(7).unwrap());
     trained(&mut net);
     compare(&mut net, "two readers");
