@@ -1,4 +1,5 @@
-//! The GPU rows of `scadles-bench` on the emulator: every row's check passes, and the report joins them with a peer's.
+//! `scadles-bench`: the GPU's rows on the emulator, each of which checks itself, and the report that joins them with a peer's;
+//! layers of a network; rows beside a peer.
 
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "support/emulator.rs"]
@@ -103,4 +104,76 @@ fn report(out: &Path, rows: &[Value]) {
 
     check("failed");
     assert!(!run().status.success(), "a failed check passed");
+}
+
+fn bench(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_scadles-bench")).args(arguments).output().unwrap();
+    let [out, error] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code(), out, error)
+}
+
+#[test]
+fn layers_of_a_step_add_up() {
+    let (code, out, error) = bench(&["cpu", "resnet20", "--batch", "2", "--repeats", "3", "--json"]);
+    assert_eq!(code, Some(0), "{error}");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let rows = document["rows"].as_array().unwrap();
+    let of = |layer: &str| -> Vec<&str> {
+        let rows = rows.iter().filter(|row| row["layer"] == layer);
+        rows.map(|row| row["pass"].as_str().unwrap()).collect()
+    };
+    assert_eq!(of("conv1"), ["forward", "wgrad"]);
+    assert_eq!(of("layer1.0.conv1"), ["forward", "wgrad", "dgrad"]);
+    assert_eq!(of("bn1"), ["forward", "backward"]);
+    assert_eq!(of("fc"), ["forward", "wgrad", "dgrad", "loss"]);
+    let sum = |key: &str| rows.iter().map(|row| row[key].as_f64().unwrap()).sum::<f64>();
+    assert!((sum("share") - 1.0).abs() < 0.05, "{}", sum("share"));
+    // 40.8 M multiply-adds of a forward pass; the first layer has no gradient of its input.
+    let flops = 2.0 * 2.0 * (3.0 * 40.8e6 - 0.44e6);
+    assert!((sum("flops") / flops - 1.0).abs() < 0.01, "{} of {flops}", sum("flops"));
+    assert!(document["peak_flops_per_s"].as_f64().unwrap() > 1e8);
+
+    let (code, _, error) = bench(&["cpu", "resnet21"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("resnet21") && error.contains("resnet20"), "{error}");
+}
+
+/// A program in Python's place that answers each line with the next of `answers`, the last one for ever.
+#[cfg(unix)]
+fn peer(folder: &Path, answers: [&str; 2]) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join("python");
+    let [first, next] = answers;
+    let script = format!("#!/bin/sh\nread line; echo '{first}'\nwhile read line; do echo '{next}'; done\n");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[cfg(unix)]
+#[test]
+fn rows_stand_beside_a_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let measured = r#"{"calls": 2, "seconds": 8.0, "peak_bytes": 1000}"#;
+    let python = peer(folder.path(), [r#"{"ready": "9.9"}"#, measured]);
+    let arguments =
+        ["peers", "--python", &python, "--window", "0.01", "--repeats", "3", "infer/resnet20-cifar-b1"];
+    let (code, out, error) = bench(&[&arguments[..], &["--json"]].concat());
+    assert_eq!(code, Some(0), "{error}");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let row = &document["rows"][0];
+    assert_eq!((row["torch"].as_str(), row["peers"].as_array().unwrap().len()), (Some("9.9"), 2));
+    let ours = row["median_s"].as_f64().unwrap();
+    assert_eq!(row["peers"][0]["median_s"], 4.0);
+    let ratio = row["peers"][0]["ratio"][0].as_f64().unwrap();
+    assert!((ratio * ours / 4.0 - 1.0).abs() < 1e-6, "{ratio} with {ours} s");
+    let (code, out, _) = bench(&arguments);
+    assert!(code == Some(0) && out.contains("torch, channels-last") && out.contains("torch 9.9"), "{out}");
+
+    let python = peer(folder.path(), [r#"{"error": "no torch here"}"#, measured]);
+    let (code, out, _) = bench(&["peers", "--python", &python, "infer/resnet20-cifar-b1"]);
+    assert!(code == Some(1) && out.contains("no torch here"), "{out}");
+    let (code, out, _) = bench(&["peers", "--python", "/nowhere/python", "infer/resnet20-cifar-b1"]);
+    assert!(code == Some(1) && out.contains("cannot start /nowhere/python"), "{out}");
+    assert_eq!(bench(&["peers", "no such row"]).0, Some(2));
 }

@@ -1,5 +1,6 @@
 //! The backward pass of [`Executor`].
 
+use super::clock::Pass;
 use super::executor::{DropoutSeed, Executor, disjoint, rows};
 use super::forward::{avg_pool_shape, max_pool_shape, pad_shape};
 use super::memory::GradTarget;
@@ -22,11 +23,13 @@ impl Executor {
                 let [sum, term] = disjoint(&mut self.arena, [sum.range(n), scratch.range(n)]);
                 add_inplace(sum, term);
             }
+            let pass = if matches!(layer.op, Op::Conv2d { .. }) { Pass::Dgrad } else { Pass::Backward };
+            self.clock.end(i, pass);
         }
     }
 
     fn conv_backward(&mut self, i: usize, layer: &Layer, n: usize, grad: &mut [f32]) {
-        let Self { plan, arena, packed, filters, scratch, .. } = self;
+        let Self { plan, arena, packed, filters, scratch, clock, .. } = self;
         let Op::Conv2d { shape, filter, bias, relu } = &layer.op else {
             unreachable!("{} is no convolution", layer.name)
         };
@@ -43,6 +46,7 @@ impl Executor {
         let [x, dy] = [plan.slot(layer.x), slots.dy].map(|slot| &arena[slot.range(n)]);
         let conv = conv2d::passes(shape, filters[i].algorithms);
         conv.wgrad(n, x, dy, &mut grad[plan.params()[*filter].range.clone()], scratch);
+        clock.end(i, Pass::Wgrad);
         if let Some(dx) = slots.dx.slot() {
             let [dy, dx] = disjoint(arena, [slots.dy.range(n), dx.range(n)]);
             conv.dgrad(n, dy, &packed[filters[i].dgrad.clone()], dx, scratch);

@@ -1,6 +1,7 @@
 //! Runs a [`Plan`] on the CPU, on rayon's current thread pool.
 
 use super::aligned::Aligned;
+use super::clock::{Clock, LayerTime, Pass};
 use super::error::NnError;
 use super::forward::Mode;
 use super::plan::{Layer, Op, Plan};
@@ -32,6 +33,7 @@ pub struct Executor {
     pub(super) packed: Aligned<f32>,
     pub(super) filters: Vec<PackedFilter>,
     pub(super) scratch: Aligned<f32>,
+    pub(super) clock: Clock,
     loaded: bool,
 }
 
@@ -69,6 +71,7 @@ impl Executor {
             filters,
             scratch: Aligned::zeroed(scratch_len, "scratch")?,
             plan,
+            clock: Clock::default(),
             loaded: false,
         })
     }
@@ -82,6 +85,16 @@ impl Executor {
     pub fn memory_bytes(&self) -> usize {
         let floats = self.arena.len() + self.saved.len() + self.packed.len() + self.scratch.len();
         floats * size_of::<f32>() + self.argmax.len()
+    }
+
+    /// Whether steps note the time of each layer, for [`Self::layer_times`].
+    pub fn clock_layers(&mut self, on: bool) {
+        self.clock.run(on, self.plan.layers().len());
+    }
+
+    /// Passes of the last step in their order, if it was clocked.
+    pub fn layer_times(&self) -> &[LayerTime] {
+        self.clock.times()
     }
 
     /// Packs the filters; call after each change of the parameters.
@@ -131,8 +144,10 @@ impl Executor {
             return Ok(LossStats::default());
         }
         self.copy_image(call);
+        self.clock.begin();
         self.forward(call.n, params, Mode::Train { stats, dropout });
         let loss = self.loss_gradient(labels)?;
+        self.clock.end(self.plan.layers().len().saturating_sub(1), Pass::Loss);
         self.backward(call.n, params, grad, dropout);
         Ok(loss)
     }
@@ -176,6 +191,7 @@ impl Executor {
         self.check(call, stats)?;
         if call.n > 0 {
             self.copy_image(call);
+            self.clock.begin();
             self.forward(call.n, call.params, Mode::Eval { stats });
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The forward pass of [`Executor`].
 
+use super::clock::Pass;
 use super::executor::{DropoutSeed, Executor, disjoint, rows};
 use super::plan::{Layer, Op, Plan};
 use crate::ops::batchnorm2d::{self, Epilogue, Extent, Parameters, RunningStatistics, TrainStatistics};
@@ -18,7 +19,7 @@ pub(super) enum Mode<'a> {
 impl Executor {
     /// Computes all activations of `n` images from the image in the arena.
     pub(super) fn forward(&mut self, n: usize, params: &[f32], mut mode: Mode) {
-        let Self { plan, arena, argmax, saved, packed, filters, scratch, .. } = self;
+        let Self { plan, arena, argmax, saved, packed, filters, scratch, clock, .. } = self;
         for (i, layer) in plan.layers().iter().enumerate() {
             let [x, y] = [layer.x, layer.y].map(|id| plan.slot(id).range(n));
             match &layer.op {
@@ -65,6 +66,7 @@ impl Executor {
                     Mode::Eval { .. } => arena.copy_within(x, y.start),
                 },
             }
+            clock.end(i, Pass::Forward);
         }
     }
 }

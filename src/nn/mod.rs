@@ -35,6 +35,7 @@
 mod aligned;
 mod backward;
 mod builder;
+mod clock;
 pub mod cuda;
 mod error;
 mod executor;
@@ -46,6 +47,7 @@ mod plan;
 mod table;
 
 pub use builder::{BatchNormParams, Builder, Window};
+pub use clock::{LayerTime, Pass};
 pub use error::NnError;
 pub use executor::{DropoutSeed, Executor};
 pub use inference::Inference;

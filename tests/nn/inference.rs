@@ -78,7 +78,10 @@ fn new_parameters_replace_the_old() {
     network.load(&net.params, &net.stats).unwrap();
     let (x, _) = net.batch(5, 2);
     let [mut expected, mut found] = [vec![0.0; 10], vec![0.0; 10]];
-    Inference::new(Arc::clone(&net.plan), &net.params, &net.stats).unwrap().logits(&x, 2, &mut expected).unwrap();
+    Inference::new(Arc::clone(&net.plan), &net.params, &net.stats)
+        .unwrap()
+        .logits(&x, 2, &mut expected)
+        .unwrap();
     network.logits(&x, 2, &mut found).unwrap();
     assert_eq!(found, expected);
 }

@@ -1,6 +1,7 @@
 //! The benchmark binary's harness: closures in named groups -> medians with their spread, as a table or JSON.
 
 mod cuda;
+mod layers;
 mod peers;
 mod report;
 mod rows;
@@ -86,7 +87,10 @@ impl Row {
     }
 }
 
-/// Times parts of scadles on this machine. `scadles-bench peers --help`: the same beside PyTorch.
+/// Times parts of scadles on this machine.
+///
+/// `scadles-bench cpu NETWORK`: each layer of a training step; `scadles-bench peers`: rows beside PyTorch. Both have a
+/// `--help`.
 #[derive(Debug, Parser)]
 #[command(name = "scadles-bench", version, about)]
 struct Options {
@@ -117,12 +121,17 @@ struct Options {
 
 /// Runs the chosen rows of `rows(tiny)`; the exit code is 2 for wrong arguments, 1 if a row failed.
 ///
-/// With `peers` as the first argument, the rows that have a peer run in turns with it.
+/// With `peers` as the first argument, the rows that have a peer run in turns with it; with `cpu`, each layer of a network
+/// is timed.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: impl FnOnce(bool) -> Vec<Row>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|word| word == "peers") {
         arguments.remove(1);
         return peers::main(arguments, rows(false));
+    }
+    if arguments.get(1).is_some_and(|word| word == "cpu") {
+        arguments.remove(1);
+        return layers::main(arguments);
     }
     let options = match Options::try_parse_from(arguments) {
         Ok(options) => options,
