@@ -54,6 +54,16 @@ pub(super) fn supports(shape: &Conv2dShape) -> bool {
         && channels(shape.k)
 }
 
+/// Products of one image, for each input and output channel.
+pub(super) fn products(size: TileSize, shape: &Conv2dShape) -> usize {
+    Tiles::fprop(shape, size.outputs()).count(1) * size.positions()
+}
+
+/// Products of one tile, for each input and output channel.
+pub(super) fn positions(size: TileSize) -> usize {
+    size.positions()
+}
+
 /// Floats of the filter packed for either pass.
 pub(super) fn packed_len(size: TileSize, shape: &Conv2dShape) -> usize {
     filter::packed_len(shape, size.positions())

@@ -26,7 +26,7 @@ const BLOCK_CHANNELS: usize = 64;
 const GROUP_TILES: usize = 128;
 
 /// Floats of transformed inputs and gradients of a block of tiles: they should stay in the L3 cache.
-const BLOCK_FLOATS: usize = 3 * 1024 * 1024;
+const BLOCK_FLOATS: usize = 5 * 1024 * 1024;
 
 /// Floats of sums up to which they stay in the scratch.
 const KEPT_FLOATS: usize = 3 * 1024 * 1024;
