@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use scadles::ops::conv2d::cpu::{Algorithm, Algorithms, Epilogue, Passes};
 use scadles::ops::simd::SimdLevel;
 use scadles::shape::Conv2dShape;
+use std::collections::BTreeMap;
 
 /// Largest error of a result, relative to the largest sum of magnitudes of its terms.
 ///
@@ -253,6 +254,41 @@ fn other_shapes_are_left_to_the_direct_algorithms() {
         assert_eq!(Algorithms::fastest(&other), Algorithms::default(), "{other:?}");
         let refused = || Passes::new(SimdLevel::Portable, &other, Algorithms::all(Algorithm::Winograd2));
         assert!(std::panic::catch_unwind(refused).is_err(), "{other:?}");
+    }
+}
+
+/// What `scadles-bench conv2d-algorithm --json` printed.
+const MEASURED: &str = include_str!("../../results/cpu/2026-11-25-zen4-2core-algorithms.json");
+
+/// Share of the direct algorithm's time, and of the fastest one's, that the chosen one may take: the rows are the fastest of
+/// several runs on a shared machine.
+const OF_DIRECT: f64 = 1.0;
+const OF_FASTEST: f64 = 1.35;
+
+/// The choice against the measurements that its rule was fitted to.
+#[test]
+fn chosen_algorithms_are_the_fast_ones() {
+    let measured: serde_json::Value = serde_json::from_str(MEASURED).unwrap();
+    let mut times: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+    for row in measured["rows"].as_array().unwrap() {
+        let (case, algorithm) = row["name"].as_str().unwrap().rsplit_once('-').unwrap();
+        let time_s = row["fastest_s"].as_f64().unwrap();
+        times.entry(case.into()).or_default().insert(algorithm.into(), time_s);
+    }
+    assert_eq!(times.len(), 72);
+    for (case, times) in times {
+        // As in 64-128x16x16-b64-fprop.
+        let numbers: Vec<usize> = case.split(['-', 'x', 'b']).filter_map(|part| part.parse().ok()).collect();
+        let chosen = Algorithms::fastest(&shape((numbers[0], numbers[1]), (numbers[2], numbers[3]), 1));
+        let chosen = match case.rsplit_once('-').unwrap().1 {
+            "fprop" => chosen.fprop,
+            "dgrad" => chosen.dgrad,
+            _ => chosen.wgrad,
+        };
+        let time_s = times[chosen.name()];
+        let fastest_s = times.values().copied().fold(f64::INFINITY, f64::min);
+        assert!(time_s <= OF_DIRECT * times["direct"], "{case}: {chosen:?} of {times:?}");
+        assert!(time_s <= OF_FASTEST * fastest_s, "{case}: {chosen:?} of {times:?}");
     }
 }
 

@@ -5,6 +5,7 @@ use super::{Prepare, Row};
 use crate::ops::conv2d::{self, Algorithm, Algorithms, Epilogue};
 use crate::shape::Conv2dShape;
 use std::hint::black_box;
+use std::ops::Range;
 
 /// Images of a batch.
 const N: usize = 64;
@@ -113,26 +114,28 @@ impl Setting {
         match pass {
             Pass::Fprop => {
                 let (x, mut y) = (uniform(seed, n * shape.x_len()), vec![0.0; n * shape.y_len()]);
-                let mut packed = vec![0.0; conv.packed_fprop_len()];
-                conv.pack_fprop(&filter, &mut packed);
+                let (mut packed, range) = aligned(conv.packed_fprop_len());
+                conv.pack_fprop(&filter, &mut packed[range.clone()]);
                 Box::new(move || {
                     let conv = conv2d::passes(&shape, algorithms);
+                    let packed = &mut packed[range.clone()];
                     if packs {
-                        conv.pack_fprop(&filter, &mut packed);
+                        conv.pack_fprop(&filter, packed);
                     }
-                    conv.fprop(n, &x, &packed, Epilogue::default(), black_box(&mut y), &mut scratch);
+                    conv.fprop(n, &x, packed, Epilogue::default(), black_box(&mut y), &mut scratch);
                 })
             }
             Pass::Dgrad => {
                 let (dy, mut dx) = (uniform(seed, n * shape.y_len()), vec![0.0; n * shape.x_len()]);
-                let mut packed = vec![0.0; conv.packed_dgrad_len()];
-                conv.pack_dgrad(&filter, &mut packed);
+                let (mut packed, range) = aligned(conv.packed_dgrad_len());
+                conv.pack_dgrad(&filter, &mut packed[range.clone()]);
                 Box::new(move || {
                     let conv = conv2d::passes(&shape, algorithms);
+                    let packed = &mut packed[range.clone()];
                     if packs {
-                        conv.pack_dgrad(&filter, &mut packed);
+                        conv.pack_dgrad(&filter, packed);
                     }
-                    conv.dgrad(n, &dy, &packed, black_box(&mut dx), &mut scratch);
+                    conv.dgrad(n, &dy, packed, black_box(&mut dx), &mut scratch);
                 })
             }
             Pass::Wgrad => {
@@ -145,4 +148,11 @@ impl Setting {
             }
         }
     }
+}
+
+/// A vector and the part of it, `len` long, that begins at a cache line, as the executor's filters do.
+fn aligned(len: usize) -> (Vec<f32>, Range<usize>) {
+    let memory = vec![0.0; len + 16];
+    let first = memory.as_ptr().align_offset(64).min(16);
+    (memory, first..first + len)
 }

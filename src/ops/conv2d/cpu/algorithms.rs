@@ -106,11 +106,17 @@ enum Pass {
 /// that a network is planned for.
 const IMAGES: f64 = 32.0;
 
-/// Multiply-accumulates that take as long as one float of a transformed input, output or gradient.
+/// Multiply-accumulates that take as long as one float of a transformed input or output, in `fprop` and `dgrad`.
 const TRANSFORMED_FLOAT: f64 = 17.0;
+
+/// The same of an input or gradient in `wgrad`, where transformed tiles go through the L3 cache.
+const WGRAD_TRANSFORMED_FLOAT: f64 = 28.0;
 
 /// Multiply-accumulates that take as long as one float of a packed filter.
 const PACKED_FLOAT: f64 = 30.0;
+
+/// The same of a sum that `wgrad` transforms back.
+const SUMMED_FLOAT: f64 = 17.0;
 
 /// Share of the direct algorithm's cost below which another one is used.
 const WORTH: f64 = 0.9;
@@ -119,6 +125,11 @@ const WORTH: f64 = 0.9;
 /// `scadles-bench`, see `results/cpu`.
 fn cost(algorithm: Algorithm, shape: &Conv2dShape, pass: Pass) -> f64 {
     let filter = (shape.c * shape.k) as f64;
+    let (transformed, once) = match pass {
+        Pass::Product => (TRANSFORMED_FLOAT, PACKED_FLOAT),
+        Pass::FilterGradient if algorithm == Algorithm::Direct => (0.0, 0.0),
+        Pass::FilterGradient => (WGRAD_TRANSFORMED_FLOAT, SUMMED_FLOAT),
+    };
     let (image, positions) = match algorithm.tile_size() {
         None => {
             let taps = |input: usize, output: usize| {
@@ -129,14 +140,9 @@ fn cost(algorithm: Algorithm, shape: &Conv2dShape, pass: Pass) -> f64 {
         }
         Some(size) => {
             let products = winograd::products(size, shape) as f64;
-            let transforms = TRANSFORMED_FLOAT * (shape.c + shape.k) as f64;
-            (products * (filter + transforms), winograd::positions(size) as f64)
+            let transforms = transformed * (shape.c + shape.k) as f64;
+            (products * (filter + transforms), size.positions() as f64)
         }
-    };
-    let once = match (pass, algorithm) {
-        (Pass::Product, _) => PACKED_FLOAT,
-        (Pass::FilterGradient, Algorithm::Direct) => 0.0,
-        (Pass::FilterGradient, _) => TRANSFORMED_FLOAT,
     };
     IMAGES * image + once * positions * filter
 }
