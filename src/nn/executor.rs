@@ -257,7 +257,7 @@ fn packed_filters(plan: &Plan) -> (Vec<PackedFilter>, usize) {
         .iter()
         .map(|layer| match &layer.op {
             Op::Conv2d { shape, .. } => {
-                let algorithms = conv2d::Algorithms::choose(shape, plan.max_batch());
+                let algorithms = conv2d::Algorithms::choose(shape);
                 let conv = conv2d::passes(shape, algorithms);
                 PackedFilter {
                     algorithms,
@@ -276,7 +276,7 @@ fn scratch_len(plan: &Plan, layer: &Layer) -> usize {
     let rows = rows(plan, layer, plan.max_batch());
     match &layer.op {
         Op::Conv2d { shape, bias, .. } => {
-            let algorithms = conv2d::Algorithms::choose(shape, plan.max_batch());
+            let algorithms = conv2d::Algorithms::choose(shape);
             let conv = conv2d::passes(shape, algorithms).scratch_len(plan.max_batch());
             conv.max(bias.map_or(0, |_| linear::bias_scratch_len(rows, shape.k)))
         }

@@ -30,11 +30,15 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_warm_step_allocates_nothing() {
-    for (name, stem) in
-        [("resnet20", Stem::Cifar), ("resnet50", Stem::Imagenet), ("vgg11_bn", Stem::Imagenet)]
-    {
+    for (name, stem, width) in [
+        ("resnet20", Stem::Cifar, 0.1),
+        ("resnet50", Stem::Imagenet, 0.1),
+        ("vgg11_bn", Stem::Imagenet, 0.1),
+        // Channels that Winograd's algorithms take.
+        ("resnet18", Stem::Cifar, 0.5),
+    ] {
         let image = ImageShape { h: 32, w: 32, c: 3 };
-        let spec = ModelSpec { name: name.into(), stem, classes: 10, width: 0.1, image };
+        let spec = ModelSpec { name: name.into(), stem, classes: 10, width, image };
         let plan = Arc::new(models::plan(&spec, 8).unwrap());
         let (params, mut stats) = (plan.init_params(1), plan.init_stats());
         let mut grad = vec![0.0; plan.num_params()];

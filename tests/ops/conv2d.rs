@@ -37,7 +37,7 @@ fn assert_close(what: &str, got: &[f32], want: &Sums) {
     }
 }
 
-fn levels() -> impl Iterator<Item = SimdLevel> {
+pub fn levels() -> impl Iterator<Item = SimdLevel> {
     SimdLevel::ALL.into_iter().filter(|level| level.is_available())
 }
 

@@ -3,3 +3,4 @@
 mod conv2d;
 mod linear;
 mod reference;
+mod winograd;

@@ -1,5 +1,6 @@
 //! The benchmark binary's harness: closures in named groups -> medians with their spread, as a table or JSON.
 
+mod conv;
 mod cuda;
 mod layers;
 mod peers;

@@ -6,10 +6,8 @@ use crate::compress::coding::decode_add;
 use crate::compress::{DeviceCompressor, Plan};
 use crate::models::{self, ModelSpec};
 use crate::nn::{DropoutSeed, Executor, Inference};
-use crate::ops::conv2d;
 use crate::optim::Sgd;
 use crate::rng::{Philox, Stream};
-use crate::shape::Conv2dShape;
 use crate::stream::ring::{self, SampleMeta};
 use crate::train::config::{OptimizerConfig, Stem, TopKConfig, TopKScope};
 use serde_json::json;
@@ -29,9 +27,7 @@ pub fn all(tiny: bool) -> Vec<Row> {
         rows.extend([16, 64, 128].map(|batch| training_step(model, stem, batch)));
         rows.extend([1, 64].map(|batch| inference(model, stem, batch)));
     }
-    for (name, shape) in conv_shapes() {
-        rows.extend(conv_passes(name, shape));
-    }
+    rows.extend(super::conv::rows());
     for numel in [1_000_000, 10_000_000] {
         rows.extend([0.1, 0.01].map(|density| top_k(numel, density)));
         rows.push(weighted(numel));
@@ -104,69 +100,6 @@ fn inference(model: &'static str, stem: Stem, batch: usize) -> Row {
         }),
     )
     .beside([peer])
-}
-
-fn conv_shapes() -> [(&'static str, Conv2dShape); 5] {
-    let shape = |c, hw, k, rs: usize| Conv2dShape {
-        c,
-        h: hw,
-        w: hw,
-        k,
-        r: rs,
-        s: rs,
-        stride: 1,
-        pad: rs / 2,
-        dilation: 1,
-    };
-    [
-        ("resnet20-16x32x32", shape(16, 32, 16, 3)),
-        ("resnet18-64x32x32", shape(64, 32, 64, 3)),
-        ("resnet18-512x4x4", shape(512, 4, 512, 3)),
-        ("resnet152-1x1-64-256x32x32", shape(64, 32, 256, 1)),
-        ("resnet152-1x1-2048-512x4x4", shape(2048, 4, 512, 1)),
-    ]
-}
-
-fn conv_passes(name: &'static str, shape: Conv2dShape) -> [Row; 3] {
-    const N: usize = 64;
-    let flops = 2.0 * (N * shape.macs()) as f64;
-    let row = |pass: &str, prepare: Prepare| {
-        let Conv2dShape { c, h, k, r, stride, .. } = shape;
-        let peer = json!({ "kind": "conv", "pass": pass, "n": N, "c": c, "size": h, "k": k, "filter": r,
-            "stride": stride, "dtype": "f32" });
-        Row::new("conv2d", format!("{name}-{pass}"), Some((flops, "FLOP/s")), prepare).beside([peer])
-    };
-    [
-        row(
-            "fprop",
-            Prepare::host(move |seed| {
-                let (x, filter) = (uniform(seed, N * shape.x_len()), uniform(seed + 1, shape.filter_len()));
-                let mut packed = vec![0.0; conv2d::packed_fprop_len(&shape)];
-                conv2d::pack_fprop(&shape, &filter, &mut packed);
-                let mut y = vec![0.0; N * shape.y_len()];
-                Box::new(move || conv2d::fprop(&shape, N, &x, &packed, None, false, black_box(&mut y)))
-            }),
-        ),
-        row(
-            "dgrad",
-            Prepare::host(move |seed| {
-                let (dy, filter) = (uniform(seed, N * shape.y_len()), uniform(seed + 1, shape.filter_len()));
-                let mut packed = vec![0.0; conv2d::packed_dgrad_len(&shape)];
-                conv2d::pack_dgrad(&shape, &filter, &mut packed);
-                let mut dx = vec![0.0; N * shape.x_len()];
-                Box::new(move || conv2d::dgrad(&shape, N, &dy, &packed, black_box(&mut dx)))
-            }),
-        ),
-        row(
-            "wgrad",
-            Prepare::host(move |seed| {
-                let (x, dy) = (uniform(seed, N * shape.x_len()), uniform(seed + 1, N * shape.y_len()));
-                let mut dfilter = vec![0.0; shape.filter_len()];
-                let mut scratch = vec![0.0; conv2d::wgrad_scratch_len(&shape, N)];
-                Box::new(move || conv2d::wgrad(&shape, N, &x, &dy, black_box(&mut dfilter), &mut scratch))
-            }),
-        ),
-    ]
 }
 
 /// Compensation, exact selection, coding and decoding of one device's gradient.

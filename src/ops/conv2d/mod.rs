@@ -10,6 +10,9 @@
 //! [`pack_fprop`] and [`pack_dgrad`] once per parameter update. No pass allocates; each is spread over rayon's current
 //! thread pool, and its result does not depend on the number of threads.
 //!
+//! The functions here use the direct algorithms. [`passes`] also has Winograd's for 3x3 filters of stride 1, which
+//! [`Algorithms::choose`] picks where they are faster; the environment variable `SCADLES_WINOGRAD=off` rules them out.
+//!
 //! # Shapes
 //! `x`, `dx` NHWC; `filter`, `dfilter` KRSC; `y`, `dy` NPQK, row-major; extents in [`Conv2dShape`], N apart.
 //! N = 0 is allowed: `fprop` and `dgrad` then do nothing and `wgrad` writes zeros.

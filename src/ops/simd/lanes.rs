@@ -24,6 +24,13 @@ pub(crate) trait Lanes: Copy {
     /// `LANES` values to `to`, at any alignment.
     unsafe fn store(self, to: *mut f32);
 
+    /// `LANES` values to `to`, aligned to the vector's size, past the caches where the instruction set can. Only after
+    /// [`Self::fence`] may another thread be told of them.
+    unsafe fn stream(self, to: *mut f32);
+
+    /// Orders what [`Self::stream`] has stored before all later stores.
+    unsafe fn fence();
+
     /// The first `count < LANES` lanes to `to`; writes only `count` values.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
@@ -81,6 +88,15 @@ impl Lanes for Array8 {
         // SAFETY: the caller vouches for 8 writable values.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
     }
+
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: as for `store`.
+        unsafe { self.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn fence() {}
 
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize) {
@@ -177,6 +193,18 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn stream(self, to: *mut f32) {
+            // SAFETY: see the impl; the caller vouches for the alignment.
+            unsafe { _mm512_stream_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn fence() {
+            // SAFETY: every x86-64 has SSE.
+            unsafe { _mm_sfence() }
+        }
+
+        #[inline(always)]
         unsafe fn store_first(self, to: *mut f32, count: usize) {
             // SAFETY: see the impl; masked-off lanes are not written.
             unsafe { _mm512_mask_storeu_ps(to, (1u16 << count).wrapping_sub(1), self.0) }
@@ -258,6 +286,18 @@ mod x86 {
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: see the impl.
             unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn stream(self, to: *mut f32) {
+            // SAFETY: see the impl; the caller vouches for the alignment.
+            unsafe { _mm256_stream_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn fence() {
+            // SAFETY: every x86-64 has SSE.
+            unsafe { _mm_sfence() }
         }
 
         #[inline(always)]

@@ -20,6 +20,15 @@ impl Algorithm {
     /// Every algorithm.
     pub const ALL: [Algorithm; 3] = [Algorithm::Direct, Algorithm::Winograd2, Algorithm::Winograd4];
 
+    /// As in the names of benchmark rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Winograd2 => "winograd2",
+            Self::Winograd4 => "winograd4",
+        }
+    }
+
     /// Whether it can compute `shape`: Winograd's take 3x3 filters, stride and dilation 1, padding up to 2, and channels
     /// that are multiples of 16, at most 2048.
     pub fn supports(self, shape: &Conv2dShape) -> bool {
@@ -57,15 +66,83 @@ impl Algorithms {
         [self.fprop, self.dgrad, self.wgrad].iter().all(|algorithm| algorithm.supports(shape))
     }
 
-    /// What is fastest for batches of about `n` images of `shape`; the direct algorithms where the environment variable
-    /// `SCADLES_WINOGRAD` is `off` (read once).
-    pub fn choose(shape: &Conv2dShape, n: usize) -> Self {
+    /// What is fastest for `shape`; the direct algorithms where the environment variable `SCADLES_WINOGRAD` is `off` (read
+    /// once).
+    pub fn choose(shape: &Conv2dShape) -> Self {
         static OFF: OnceLock<bool> = OnceLock::new();
         let off = *OFF.get_or_init(|| std::env::var("SCADLES_WINOGRAD").is_ok_and(|value| value == "off"));
-        if off { Self::default() } else { Self::fastest(shape, n) }
+        if off { Self::default() } else { Self::fastest(shape) }
     }
 
-    fn fastest(shape: &Conv2dShape, _n: usize) -> Self {
-        if !winograd::supports(shape) { Self::default() } else { Self::all(Algorithm::Winograd4) }
+    /// What is fastest for `shape`: the algorithm of the lowest cost, where that is clearly below the direct one's.
+    pub fn fastest(shape: &Conv2dShape) -> Self {
+        if !winograd::supports(shape) {
+            return Self::default();
+        }
+        let fastest = |pass| {
+            let cost = |algorithm: Algorithm| cost(algorithm, shape, pass);
+            let limit = cost(Algorithm::Direct) * WORTH;
+            Algorithm::ALL
+                .into_iter()
+                .filter(|&algorithm| cost(algorithm) < limit)
+                .min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
+                .unwrap_or_default()
+        };
+        let product = fastest(Pass::Product);
+        Self { fprop: product, dgrad: product, wgrad: fastest(Pass::FilterGradient) }
     }
+}
+
+/// Passes by what they cost.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// `fprop` and `dgrad`: the filter is packed once for all images.
+    Product,
+    /// `wgrad`.
+    FilterGradient,
+}
+
+/// Images of a batch that the choice is made for. It is the same for every batch: results must not depend on the batch
+/// that a network is planned for.
+const IMAGES: f64 = 32.0;
+
+/// Multiply-accumulates that take as long as one float of a transformed input or output, in `fprop` and `dgrad`.
+const TRANSFORMED_FLOAT: f64 = 17.0;
+
+/// The same of an input or gradient in `wgrad`, where transformed tiles go through the L3 cache.
+const WGRAD_TRANSFORMED_FLOAT: f64 = 28.0;
+
+/// Multiply-accumulates that take as long as one float of a packed filter.
+const PACKED_FLOAT: f64 = 30.0;
+
+/// The same of a sum that `wgrad` transforms back.
+const SUMMED_FLOAT: f64 = 17.0;
+
+/// Share of the direct algorithm's cost below which another one is used.
+const WORTH: f64 = 0.9;
+
+/// Cost of a pass over [`IMAGES`] images in multiply-accumulates, fitted to the rows `conv2d-algorithm` of
+/// `scadles-bench`, see `results/cpu`.
+fn cost(algorithm: Algorithm, shape: &Conv2dShape, pass: Pass) -> f64 {
+    let filter = (shape.c * shape.k) as f64;
+    let (transformed, once) = match pass {
+        Pass::Product => (TRANSFORMED_FLOAT, PACKED_FLOAT),
+        Pass::FilterGradient if algorithm == Algorithm::Direct => (0.0, 0.0),
+        Pass::FilterGradient => (WGRAD_TRANSFORMED_FLOAT, SUMMED_FLOAT),
+    };
+    let (image, positions) = match algorithm.tile_size() {
+        None => {
+            let taps = |input: usize, output: usize| {
+                let inside = |p: usize| (0..3).filter(|r| (p + r).wrapping_sub(shape.pad) < input).count();
+                (0..output).map(inside).sum::<usize>()
+            };
+            ((taps(shape.h, shape.p()) * taps(shape.w, shape.q())) as f64 * filter, 9.0)
+        }
+        Some(size) => {
+            let products = winograd::products(size, shape) as f64;
+            let transforms = transformed * (shape.c + shape.k) as f64;
+            (products * (filter + transforms), size.positions() as f64)
+        }
+    };
+    IMAGES * image + once * positions * filter
 }

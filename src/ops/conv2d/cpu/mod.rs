@@ -2,7 +2,9 @@
 //!
 //! `fprop` and `dgrad` are one algorithm, an indirect matrix product (`gather`, `tile`): each output pixel sums
 //! channel runs of the input pixels under the filter's taps, each times a panel of the packed filter (`pack`). `dgrad`
-//! with a stride is one such product for each phase of the input pixel. `wgrad` is a product over pixels.
+//! with a stride is one such product for each phase of the input pixel. `wgrad` is a product over pixels. These direct
+//! algorithms ([`CpuConv2d`]) take any shape; for 3x3 filters there are Winograd's (`winograd`), and [`Passes`] computes
+//! each pass with the algorithm it is given, such as the fastest ([`Algorithms::choose`]).
 
 mod algorithms;
 mod gather;
@@ -26,7 +28,7 @@ use crate::shape::Conv2dShape;
 use gather::Gather;
 use product::Product;
 
-/// One convolution shape at one SIMD level. The arguments and results are those of the parent module's functions.
+/// One convolution shape at one SIMD level, by the direct algorithms. The arguments and results are those of the parent module's functions.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuConv2d<'a> {
     level: SimdLevel,

@@ -1,7 +1,7 @@
 //! The filter as products: `[panel][position][input channel][panel width]`, made once per parameter update.
 
 use super::level::{self, Work};
-use super::plane::{Products, Source, map_plane};
+use super::plane::{Source, Target, map_plane};
 use super::scheme::Scheme;
 use crate::ops::conv2d::cpu::pack::panel_width;
 use crate::ops::conv2d::cpu::product::Output;
@@ -16,6 +16,12 @@ const UNIT_CHANNELS: usize = 16;
 
 /// Channels of the widest panel.
 const MAX_WIDTH: usize = 32;
+
+/// Floats of a packed filter above which it is written past the caches: it would not be found there when it is read.
+const STREAMED_FLOATS: usize = 4 * 1024 * 1024;
+
+/// Bytes of the widest vector.
+const VECTOR_BYTES: usize = 64;
 
 /// Which pass the filter is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,7 @@ pub(super) fn pack<S: Scheme<A, M>, const A: usize, const M: usize>(
         Pass::Dgrad => (shape.k, shape.c),
     };
     let units_in = c_in / UNIT_CHANNELS;
+    let streams = packed.len() > STREAMED_FLOATS && packed.as_ptr().align_offset(VECTOR_BYTES) == 0;
     let output = Output(packed.as_mut_ptr());
     (0..c_out.div_ceil(panel_width(level)) * units_in).into_par_iter().for_each(|index| {
         let output = &output;
@@ -58,6 +65,7 @@ pub(super) fn pack<S: Scheme<A, M>, const A: usize, const M: usize>(
             width,
             panel: output.0.wrapping_add(first_out * A * A * c_in),
             position_pitch: c_in * width,
+            streams,
             scheme: PhantomData,
         };
         // SAFETY: the level is available (checked when it was chosen); no two units share a panel and channels.
@@ -75,6 +83,8 @@ struct Unit<'a, S, const A: usize, const M: usize> {
     width: usize,
     panel: *mut f32,
     position_pitch: usize,
+    /// Whether the panel is written past the caches; it is aligned then.
+    streams: bool,
     scheme: PhantomData<S>,
 }
 
@@ -116,13 +126,35 @@ impl<S: Scheme<A, M>, const A: usize, const M: usize> Work for Unit<'_, S, A, M>
         for channel in 0..UNIT_CHANNELS {
             for lane in (0..self.width).step_by(V::LANES) {
                 let offset = (self.first_in + channel) * self.width + lane;
-                let products =
-                    Products::<A> { first: self.panel.wrapping_add(offset), pitch: self.position_pitch };
-                // SAFETY: the unit's own part of the panel; widths are multiples of the vector's.
-                unsafe {
-                    map_plane::<V, S::Filter, 3, A>(&Tap { taps: &taps, channel, lane }, &products);
-                }
+                let tap = Tap { taps: &taps, channel, lane };
+                let products = Positions::<A> {
+                    first: self.panel.wrapping_add(offset),
+                    pitch: self.position_pitch,
+                    streams: self.streams,
+                };
+                // SAFETY: the unit's own part of the panel; widths are multiples of the vector's, and so are offsets in it.
+                unsafe { map_plane::<V, S::Filter, 3, A>(&tap, &products) };
             }
+        }
+        // SAFETY: `V`'s instructions are available.
+        unsafe { V::fence() };
+    }
+}
+
+/// The positions of one input channel, from one output channel on, `pitch` floats apart.
+struct Positions<const A: usize> {
+    first: *mut f32,
+    pitch: usize,
+    streams: bool,
+}
+
+impl<V: Lanes, const A: usize> Target<V> for Positions<A> {
+    #[inline(always)]
+    unsafe fn put(&self, row: usize, column: usize, value: V) {
+        // SAFETY: as the trait demands; aligned if `streams`.
+        unsafe {
+            let to = self.first.add((row * A + column) * self.pitch);
+            if self.streams { value.stream(to) } else { value.store(to) }
         }
     }
 }

@@ -91,9 +91,10 @@ unsafe fn group_of<V: Lanes, const MR: usize, const NV: usize>(part: &Product) {
 unsafe fn one_tile<V: Lanes, const MR: usize, const NV: usize>(part: &Product) {
     let mut run = Run { inputs: [part.rows; MR], panel_row: 0 };
     let mut outputs = [part.output; MR];
-    for row in 0..part.count.min(MR) {
-        run.inputs[row] = part.rows.wrapping_add(row * part.row_pitch);
-        outputs[row] = part.output.wrapping_add(row * part.output_pitch);
+    let used = run.inputs.iter_mut().zip(&mut outputs).take(part.count);
+    for (row, (input, output)) in used.enumerate() {
+        *input = part.rows.wrapping_add(row * part.row_pitch);
+        *output = part.output.wrapping_add(row * part.output_pitch);
     }
     let ends = Ends {
         outputs,

@@ -61,9 +61,8 @@ pub(super) unsafe fn map_plane<V: Lanes, F: Map<I, O>, const I: usize, const O: 
             for (row, value) in from.iter_mut().enumerate() {
                 *value = source.get(row, column);
             }
-            let to = F::map(from);
-            for row in 0..O {
-                half[row][column] = to[row];
+            for (row, &value) in half.iter_mut().zip(&F::map(from)) {
+                row[column] = value;
             }
         }
         for (row, values) in half.iter().enumerate() {

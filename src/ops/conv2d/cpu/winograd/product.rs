@@ -21,8 +21,6 @@ pub(super) struct Schedule {
     tiles: usize,
     /// Tiles of a block.
     block: usize,
-    /// The largest block of any batch of up to as many tiles.
-    most: usize,
     /// Whether a thread works through a block alone, or all threads through one block after the other.
     alone: bool,
 }
@@ -30,30 +28,32 @@ pub(super) struct Schedule {
 /// Floats of a block that one thread works through: with some of the filter they should stay in the L2 cache.
 const ALONE_FLOATS: usize = 110 * 1024;
 
-/// Floats of transformed filter up to which each block may read all of it.
-const ALONE_FILTER_FLOATS: usize = 1024 * 1024;
+/// Tiles of such a block at least: fewer would not be worth reading the filter for.
+const ALONE_TILES: usize = 24;
+
+/// Floats of transformed filter up to which every block may read all of it.
+const ALONE_FILTER_FLOATS: usize = 3 * 1024 * 1024;
+
+/// Blocks below which all threads share each: they could not be spread evenly.
+const ALONE_BLOCKS: usize = 8;
 
 /// Floats of a block that all threads share: they should stay in the L3 cache.
-const SHARED_FLOATS: usize = 3 * 1024 * 1024;
+const SHARED_FLOATS: usize = 5 * 1024 * 1024;
 
-/// Tiles of a block are a multiple of this, which suits every microkernel.
+/// Tiles of a block are a multiple of this, which suits the microkernels.
 const BLOCK_STEP: usize = 12;
 
 impl Schedule {
-    pub fn new(tiles: &Tiles, n: usize, positions: usize) -> Self {
-        let count = tiles.count(n);
-        let (c_in, c_out) = (tiles.input.c, tiles.output.c);
-        let alone = positions * c_in * c_out <= ALONE_FILTER_FLOATS;
-        let block = if alone {
-            ALONE_FLOATS / ((positions + 1) * row_pitch(c_in.max(c_out)))
-        } else {
-            SHARED_FLOATS / (positions * (row_pitch(c_in) + row_pitch(c_out)))
-        };
-        let most = ((block / BLOCK_STEP).max(1) * BLOCK_STEP).min(count.max(1));
-        // Shared blocks of nearly equal size.
-        let blocks = count.div_ceil(most).max(1);
-        let block = if alone { most } else { count.div_ceil(blocks).max(1) };
-        Self { tiles: count, block, most, alone }
+    fn new(tiles: &Tiles, n: usize, positions: usize) -> Self {
+        let (count, sizes) = (tiles.count(n), Sizes::new(tiles, positions));
+        match sizes.alone {
+            Some(block) if count > sizes.shared_tiles(count) => Self { tiles: count, block, alone: true },
+            _ => {
+                // Blocks of nearly equal size.
+                let blocks = count.div_ceil(sizes.shared).max(1);
+                Self { tiles: count, block: count.div_ceil(blocks).max(1), alone: false }
+            }
+        }
     }
 
     fn blocks(&self) -> usize {
@@ -62,6 +62,30 @@ impl Schedule {
 
     fn range(&self, block: usize) -> Range<usize> {
         block * self.block..self.tiles.min((block + 1) * self.block)
+    }
+}
+
+/// Tiles of a block at most; depends on the shape alone.
+struct Sizes {
+    /// Of a block that one thread works through, if the filter is small enough.
+    alone: Option<usize>,
+    /// Of a block that all threads share.
+    shared: usize,
+}
+
+impl Sizes {
+    fn new(tiles: &Tiles, positions: usize) -> Self {
+        let (c_in, c_out) = (tiles.input.c, tiles.output.c);
+        let whole = |floats: usize| floats / BLOCK_STEP * BLOCK_STEP;
+        let alone = ALONE_FLOATS / ((positions + 1) * row_pitch(c_in.max(c_out)));
+        let shared = SHARED_FLOATS / (positions * (row_pitch(c_in) + row_pitch(c_out)));
+        let small = positions * c_in * c_out <= ALONE_FILTER_FLOATS;
+        Self { alone: small.then(|| whole(alone).max(ALONE_TILES)), shared: whole(shared).max(BLOCK_STEP) }
+    }
+
+    /// The largest number of tiles, up to `count`, that threads share blocks of.
+    fn shared_tiles(&self, count: usize) -> usize {
+        self.alone.map_or(count, |block| count.min((ALONE_BLOCKS - 1) * block))
     }
 }
 
@@ -121,9 +145,15 @@ impl Layout {
 
 /// Floats of scratch for up to `max_n` images.
 pub(super) fn scratch_len(tiles: &Tiles, max_n: usize, positions: usize) -> usize {
-    let schedule = Schedule::new(tiles, max_n, positions);
-    let lanes = if schedule.alone { Lane::count(schedule.blocks()) } else { 1 };
-    lanes * Layout::new(schedule.most, schedule.alone, tiles, positions).len
+    let (count, sizes) = (tiles.count(max_n), Sizes::new(tiles, positions));
+    let len = |block: usize, alone: bool| Layout::new(block, alone, tiles, positions).len;
+    let shared = len(sizes.shared_tiles(count).min(sizes.shared), false);
+    match sizes.alone {
+        Some(block) if count > sizes.shared_tiles(count) => {
+            shared.max(Lane::count(count.div_ceil(block)) * len(block, true))
+        }
+        _ => shared,
+    }
 }
 
 /// One pass over `n` images with the filter packed for it.

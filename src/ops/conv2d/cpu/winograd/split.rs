@@ -15,11 +15,12 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Tiles by channels, no unit with less than `step` channels.
+    /// Tiles by channels; the channels of a unit begin at a multiple of `step`.
     pub fn tiles(tiles: usize, channels: usize, step: usize) -> Self {
-        let row_step = tiles.div_ceil(UNITS);
-        let col_step = (channels * tiles.div_ceil(row_step) / UNITS).next_multiple_of(step).min(channels);
-        Self { rows: tiles, row_step, cols: channels, col_step: col_step.max(1) }
+        let row_step = tiles.div_ceil(UNITS).max(1);
+        let per_unit = (channels * tiles.div_ceil(row_step) / UNITS).max(1);
+        let col_step = per_unit.next_multiple_of(step).min(channels);
+        Self { rows: tiles, row_step, cols: channels, col_step }
     }
 
     /// Calls `unit` with the rows and columns of each unit.

@@ -42,7 +42,7 @@ impl Tiles {
 
     /// Tiles of `n` images.
     pub fn count(&self, n: usize) -> usize {
-        n * self.rows * self.cols
+        n.saturating_mul(self.rows * self.cols)
     }
 
     /// Image, and first output row and column, of a tile.

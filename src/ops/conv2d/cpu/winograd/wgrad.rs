@@ -26,7 +26,7 @@ const BLOCK_CHANNELS: usize = 64;
 const GROUP_TILES: usize = 128;
 
 /// Floats of transformed inputs and gradients of a block of tiles: they should stay in the L3 cache.
-const BLOCK_FLOATS: usize = 3 * 1024 * 1024;
+const BLOCK_FLOATS: usize = 5 * 1024 * 1024;
 
 /// Floats of sums up to which they stay in the scratch.
 const KEPT_FLOATS: usize = 3 * 1024 * 1024;
@@ -49,7 +49,7 @@ pub(super) struct Plan {
 impl Plan {
     pub fn new(shape: &Conv2dShape, tiles: &Tiles, n: usize, positions: usize) -> Self {
         let (c, k, count) = (shape.c, shape.k, tiles.count(n));
-        let most = (BLOCK_FLOATS / (positions * (padded(c) + padded(k)))).max(32);
+        let most = (BLOCK_FLOATS / (positions * (c + k))).max(32);
         let blocks = count.div_ceil(most).max(1);
         Self {
             positions,
@@ -70,22 +70,14 @@ impl Plan {
         block * self.block..self.tiles.min((block + 1) * self.block)
     }
 
-    /// Floats of one position of a block of channels.
-    fn position_pitch(&self) -> usize {
-        self.block * BLOCK_CHANNELS + 16
-    }
-
-    /// Floats of all positions of a block of channels.
-    fn channels_pitch(&self) -> usize {
-        self.positions * self.position_pitch()
-    }
-
-    fn dy_first(&self) -> usize {
-        padded(self.c) / BLOCK_CHANNELS * self.channels_pitch()
+    /// Where the blocks of channels of x and of dy lie.
+    fn sides(&self) -> [Side; 2] {
+        let x = Side::new(0, self.c, self.block, self.positions);
+        [x, Side::new(x.end(self.c), self.k, self.block, self.positions)]
     }
 
     fn sums_first(&self) -> usize {
-        self.dy_first() + padded(self.k) / BLOCK_CHANNELS * self.channels_pitch()
+        self.sides()[1].end(self.k)
     }
 
     /// Rows of sums (an output channel each), positions, and lanes.
@@ -113,8 +105,26 @@ impl Plan {
     }
 }
 
-fn padded(channels: usize) -> usize {
-    channels.next_multiple_of(BLOCK_CHANNELS)
+/// Transformed tiles of x or dy: `[block of channels][position][tile][channel]`.
+#[derive(Clone, Copy)]
+struct Side {
+    first: usize,
+    /// Floats from one tile to the next, one position to the next, and one block of channels to the next.
+    tile: usize,
+    position: usize,
+    channels: usize,
+}
+
+impl Side {
+    fn new(first: usize, channels: usize, tiles: usize, positions: usize) -> Self {
+        let tile = channels.min(BLOCK_CHANNELS);
+        let position = tiles * tile + 16;
+        Self { first, tile, position, channels: positions * position }
+    }
+
+    fn end(&self, channels: usize) -> usize {
+        self.first + channels.div_ceil(BLOCK_CHANNELS) * self.channels
+    }
 }
 
 /// One filter gradient over `n` images.
@@ -258,7 +268,7 @@ impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, S, A, M> {
     #[inline(always)]
     unsafe fn transform<V: Lanes>(&self, tiles: Range<usize>, channels: Range<usize>) {
         let FilterGradient { plan, tiles: geometry, x, dy, .. } = self.gradient;
-        let pitch = plan.position_pitch();
+        let sides = plan.sides();
         for tile in tiles {
             let of_all = self.tiles.start + tile;
             let mut window = geometry.window::<A>(x.as_ptr(), of_all);
@@ -266,12 +276,11 @@ impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, S, A, M> {
             let pixels = geometry.patch::<M>(dy.as_ptr().cast_mut(), of_all);
             for channel in channels.clone().step_by(V::LANES) {
                 let is_x = channel < plan.c;
-                let (channel, side) = if is_x { (channel, 0) } else { (channel - plan.c, plan.dy_first()) };
-                let offset = side
-                    + channel / BLOCK_CHANNELS * plan.channels_pitch()
-                    + tile * BLOCK_CHANNELS
-                    + channel % BLOCK_CHANNELS;
-                let products = Products::<A> { first: self.memory.wrapping_add(offset), pitch };
+                let (channel, side) = if is_x { (channel, sides[0]) } else { (channel - plan.c, sides[1]) };
+                let block = side.first + channel / BLOCK_CHANNELS * side.channels;
+                let offset = block + tile * side.tile + channel % BLOCK_CHANNELS;
+                let products =
+                    Products::<A> { first: self.memory.wrapping_add(offset), pitch: side.position };
                 // SAFETY: channels are a multiple of the lanes; the window is inside x or the zeros, the patch inside dy,
                 // the products inside the memory.
                 unsafe {
@@ -292,19 +301,21 @@ impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, S, A, M> {
     unsafe fn multiply<V: Lanes>(&self, positions: Range<usize>, sums: Sums) {
         let plan = &self.gradient.plan;
         let (c, k) = self.channels(sums.channels);
-        let first = self.sums(sums);
+        let (first, sides) = (self.sums(sums), plan.sides());
         let mut pairs = [PixelPair { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_TILES];
         for position in positions {
-            let at = |side: usize, channel: usize| {
-                let block = channel / BLOCK_CHANNELS * plan.channels_pitch();
-                self.memory.wrapping_add(side + block + position * plan.position_pitch()).cast_const()
+            let at = |side: Side, channel: usize| {
+                let block = side.first + channel / BLOCK_CHANNELS * side.channels;
+                self.memory.wrapping_add(block + position * side.position).cast_const()
             };
-            let (x, dy) = (at(0, c.start), at(plan.dy_first(), k.start));
+            let (x, dy) = (at(sides[0], c.start), at(sides[1], k.start));
             for tile in (0..self.tiles.len()).step_by(GROUP_TILES) {
                 let count = GROUP_TILES.min(self.tiles.len() - tile);
                 for (i, pair) in pairs[..count].iter_mut().enumerate() {
-                    let offset = (tile + i) * BLOCK_CHANNELS;
-                    *pair = PixelPair { x: x.wrapping_add(offset), dy: dy.wrapping_add(offset) };
+                    let tile = tile + i;
+                    let (x, dy) =
+                        (x.wrapping_add(tile * sides[0].tile), dy.wrapping_add(tile * sides[1].tile));
+                    *pair = PixelPair { x, dy };
                 }
                 let mut column = 0;
                 while column < c.len() {
