@@ -3,6 +3,7 @@
 mod cuda;
 mod report;
 mod rows;
+mod vectors;
 
 pub use rows::all as rows;
 
