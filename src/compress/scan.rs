@@ -236,68 +236,57 @@ unsafe fn pass<V: Wide, T: Term>(
 ) {
     // SAFETY: `V` is available.
     let (mut sq, mut above_sq) = unsafe { (V::no_squares(), V::no_squares()) };
-    // Signed: SSE2 has no other comparison, and keys stay below 2^31.
-    let (below, high) = (bracket.low as i32 - 1, bracket.high as i32);
     let mut start = 0;
     while start < len {
         let end = (start + STRIP_LEN).min(len);
         scan.listed &= scan.found.capacity() - scan.found.len() >= end - start + WIDTH;
-        let collecting = if bracket.is_one_key() || scan.within > limit { 0 } else { u16::MAX };
-        if collecting != 0 {
+        let collect = !bracket.is_one_key() && scan.within <= limit;
+        if collect {
             scan.keys.reserve(end - start);
             scan.at.reserve(end - start);
         }
-        let step = usize::from(scan.listed);
-        let (mut found, mut keys) = (scan.found.len(), scan.keys.len());
-        let (mut above, mut at_least) = (0, 0);
-        let mut i = start;
-        let mut look = |values: V, i: usize, lanes: u16| {
-            // SAFETY: `V` is available. `found` and `keys` stay below the room that was made for this strip, or
-            // `found` stays where it is, 16 places before the end of its room; `i` is inside the tile.
-            unsafe {
-                let (over, from) = (values.above(high) & lanes, values.above(below) & lanes);
-                sq = values.add_squares(u16::MAX, sq);
-                above_sq = values.add_squares(over, above_sq);
-                V::positions(from, i as u16, scan.found.as_mut_ptr().add(found));
-                let mut within = from & !over & collecting;
-                while within != 0 {
-                    let lane = within.trailing_zeros();
-                    let before = (from & ((1 << lane) - 1)).count_ones() as usize;
-                    scan.keys.as_mut_ptr().add(keys).write(key(*acc.add(i + lane as usize)));
-                    scan.at.as_mut_ptr().add(keys).write((found + before) as u16);
-                    keys += 1;
-                    within &= within - 1;
-                }
-                let count = from.count_ones() as usize;
-                found += step * count;
-                at_least += count;
-                above += over.count_ones() as usize;
-            }
+        let mut strip = Strip::<V> {
+            // Signed: SSE2 has no other comparison, and keys stay below 2^31.
+            below: bracket.low as i32 - 1,
+            high: bracket.high as i32,
+            collecting: if collect { u16::MAX } else { 0 },
+            step: usize::from(scan.listed),
+            into: [scan.found.as_mut_ptr(), scan.at.as_mut_ptr()],
+            keys_into: scan.keys.as_mut_ptr(),
+            found: scan.found.len(),
+            keys: scan.keys.len(),
+            above: 0,
+            at_least: 0,
+            sq,
+            above_sq,
         };
+        let mut i = start;
         while i + WIDTH <= end {
-            // SAFETY: `i + 16` is inside the tile; `V` is available.
-            let values = unsafe {
+            // SAFETY: `i + 16` is inside the tile; `V` is available; the lists have room for the strip.
+            unsafe {
                 V::prefetch(acc.wrapping_add(i + PREFETCH_AHEAD));
-                term.sixteen::<V>(acc, i)
-            };
-            look(values, i, u16::MAX);
+                let values = term.sixteen::<V>(acc, i);
+                strip.look(values, acc.add(i), i, u16::MAX);
+            }
             i += WIDTH;
         }
         if i < end {
             let mut rest = [0.0; WIDTH];
-            for (lane, value) in rest.iter_mut().enumerate().take(end - i) {
-                // SAFETY: the position is inside the tile.
-                *value = unsafe { term.one(acc, i + lane) };
+            // SAFETY: the positions are inside the tile; `rest` has 16 values; the lists have room for the strip.
+            unsafe {
+                for (lane, value) in rest.iter_mut().enumerate().take(end - i) {
+                    *value = term.one(acc, i + lane);
+                }
+                strip.look(V::load(rest.as_ptr()), rest.as_ptr(), i, (1 << (end - i)) - 1);
             }
-            // SAFETY: `rest` has 16 values.
-            look(unsafe { V::load(rest.as_ptr()) }, i, (1 << (end - i)) - 1);
         }
-        (scan.above, scan.within) = (scan.above + above, scan.within + at_least - above);
+        (scan.above, scan.within) = (scan.above + strip.above, scan.within + strip.at_least - strip.above);
+        (sq, above_sq) = (strip.sq, strip.above_sq);
         // SAFETY: so many were written.
         unsafe {
-            scan.found.set_len(found);
-            scan.keys.set_len(keys);
-            scan.at.set_len(keys);
+            scan.found.set_len(strip.found);
+            scan.keys.set_len(strip.keys);
+            scan.at.set_len(strip.keys);
         }
         start = end;
     }
@@ -305,6 +294,57 @@ unsafe fn pass<V: Wide, T: Term>(
     let (sq, above_sq) = unsafe { (V::lanes(sq), V::lanes(above_sq)) };
     (scan.sq, scan.above_sq) = (sq.iter().sum(), above_sq.iter().sum());
 }
+
+/// The state of a pass inside a strip.
+struct Strip<V: Wide> {
+    below: i32,
+    high: i32,
+    /// All bits if keys inside the bracket are collected, else none.
+    collecting: u16,
+    /// 1 if positions are listed, else 0: they are written to the end of the list, and stay outside of it.
+    step: usize,
+    /// `found` and `at`.
+    into: [*mut u16; 2],
+    keys_into: *mut u32,
+    found: usize,
+    keys: usize,
+    above: usize,
+    at_least: usize,
+    sq: V::Squares,
+    above_sq: V::Squares,
+}
+
+impl<V: Wide> Strip<V> {
+    /// Takes in the lanes `lanes` of `values`, which are also at `from`; the first is at position `i` of the tile. Not a
+    /// closure: that would be compiled without the instructions of `V`.
+    ///
+    /// # Safety
+    /// As for [`Wide`]; `into` has room for 16 more positions behind `found`, both key lists for the lanes inside the bracket.
+    #[inline(always)]
+    unsafe fn look(&mut self, values: V, from: *const f32, i: usize, lanes: u16) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (over, at_least) = (values.above(self.high) & lanes, values.above(self.below) & lanes);
+            self.sq = values.add_squares(u16::MAX, self.sq);
+            self.above_sq = values.add_squares(over, self.above_sq);
+            V::positions(at_least, i as u16, self.into[0].add(self.found));
+            let mut within = at_least & !over & self.collecting;
+            while within != 0 {
+                let lane = within.trailing_zeros();
+                let before = (at_least & ((1 << lane) - 1)).count_ones() as usize;
+                self.keys_into.add(self.keys).write(key(*from.add(lane as usize)));
+                self.into[1].add(self.keys).write((self.found + before) as u16);
+                self.keys += 1;
+                within &= within - 1;
+            }
+            let count = at_least.count_ones() as usize;
+            self.found += self.step * count;
+            self.at_least += count;
+            self.above += over.count_ones() as usize;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

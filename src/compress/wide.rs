@@ -272,6 +272,50 @@ mod x86 {
         table
     }
 
+    // Functions, not closures: those would be compiled without the instructions that they use.
+
+    #[inline(always)]
+    unsafe fn half_above(x: __m256, key: i32) -> u16 {
+        // SAFETY: the callers have AVX2.
+        unsafe {
+            let keys = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff));
+            let above = _mm256_cmpgt_epi32(keys, _mm256_set1_epi32(key));
+            _mm256_movemask_ps(_mm256_castsi256_ps(above)) as u16
+        }
+    }
+
+    /// The lanes of the lower 8 bits of `mask`, the others 0.
+    #[inline(always)]
+    unsafe fn masked(x: __m256, mask: u16) -> __m256 {
+        // SAFETY: the callers have AVX2.
+        unsafe {
+            let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let chosen = _mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bits);
+            _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_cmpeq_epi32(chosen, bits)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_square(x: __m128, sum: __m256d) -> __m256d {
+        // SAFETY: the callers have AVX2 and FMA.
+        unsafe {
+            let x = _mm256_cvtps_pd(x);
+            _mm256_fmadd_pd(x, x, sum)
+        }
+    }
+
+    /// # Safety
+    /// AVX2; room for 8 positions at `to`.
+    #[inline(always)]
+    unsafe fn half_positions(mask: u16, base: u16, to: *mut u16) {
+        // SAFETY: the caller's promise; the table's rows have 8 bytes.
+        unsafe {
+            let lanes = _mm_loadl_epi64(SET_LANES[usize::from(mask & 0xff)].as_ptr().cast());
+            let found = _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16(base as i16));
+            _mm_storeu_si128(to.cast(), found);
+        }
+    }
+
     // SAFETY (of every block below): AVX2 and FMA are available and the pointers are valid, as the trait demands.
     impl Wide for M256x2 {
         type Squares = [__m256d; 4];
@@ -311,15 +355,8 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn above(self, key: i32) -> u16 {
-            let half = |x: __m256| {
-                // SAFETY: see the impl.
-                unsafe {
-                    let keys = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff));
-                    let above = _mm256_cmpgt_epi32(keys, _mm256_set1_epi32(key));
-                    _mm256_movemask_ps(_mm256_castsi256_ps(above)) as u16
-                }
-            };
-            half(self.0[0]) | half(self.0[1]) << 8
+            // SAFETY: see the impl.
+            unsafe { half_above(self.0[0], key) | half_above(self.0[1], key) << 8 }
         }
 
         #[inline(always)]
@@ -330,20 +367,16 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn add_squares(self, mask: u16, squares: Self::Squares) -> Self::Squares {
+            let [a, b, c, d] = squares;
             // SAFETY: see the impl.
             unsafe {
-                let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-                let quarter = |i: usize, sum: __m256d| {
-                    let chosen = _mm256_and_si256(_mm256_set1_epi32(i32::from(mask >> (8 * (i / 2)))), bits);
-                    let chosen = _mm256_castsi256_ps(_mm256_cmpeq_epi32(chosen, bits));
-                    let x = _mm256_and_ps(self.0[i / 2], chosen);
-                    let part =
-                        if i % 2 == 0 { _mm256_castps256_ps128(x) } else { _mm256_extractf128_ps::<1>(x) };
-                    let x = _mm256_cvtps_pd(part);
-                    _mm256_fmadd_pd(x, x, sum)
-                };
-                let [a, b, c, d] = squares;
-                [quarter(0, a), quarter(1, b), quarter(2, c), quarter(3, d)]
+                let (low, high) = (masked(self.0[0], mask), masked(self.0[1], mask >> 8));
+                [
+                    add_square(_mm256_castps256_ps128(low), a),
+                    add_square(_mm256_extractf128_ps::<1>(low), b),
+                    add_square(_mm256_castps256_ps128(high), c),
+                    add_square(_mm256_extractf128_ps::<1>(high), d),
+                ]
             }
         }
 
@@ -359,17 +392,12 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn positions(mask: u16, base: u16, to: *mut u16) {
-            let half = |mask: u16, base: u16, to: *mut u16| {
-                // SAFETY: see the impl; the table's rows have 8 bytes.
-                unsafe {
-                    let lanes = _mm_loadl_epi64(SET_LANES[usize::from(mask & 0xff)].as_ptr().cast());
-                    let found = _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16(base as i16));
-                    _mm_storeu_si128(to.cast(), found);
-                }
-            };
-            half(mask, base, to);
-            // SAFETY: at most 8 of the 16 places lie before.
-            half(mask >> 8, base.wrapping_add(8), unsafe { to.add((mask & 0xff).count_ones() as usize) });
+            // SAFETY: see the impl; at most 8 of the 16 places lie before the upper half's.
+            unsafe {
+                half_positions(mask, base, to);
+                let count = (mask & 0xff).count_ones() as usize;
+                half_positions(mask >> 8, base.wrapping_add(8), to.add(count));
+            }
         }
 
         #[inline(always)]
