@@ -4,6 +4,7 @@
 //! also collects the few keys in doubt. A wrong guess is noticed and costs time only.
 
 use super::scan::{Bracket, key};
+use rayon::prelude::*;
 
 /// Ranges up to this length are selected without a guess: all their keys are candidates.
 pub(super) const SMALL_LEN: usize = 1 << 14;
@@ -36,17 +37,20 @@ pub(super) fn sampling(len: usize, kept: usize) -> Option<Sampling> {
 }
 
 /// Bracket of the `kept`-th largest magnitude of `len` elements, read through `sample`.
-pub(super) fn guess(len: usize, kept: usize, sample: impl Fn(usize) -> f32) -> Bracket {
+pub(super) fn guess(len: usize, kept: usize, sample: impl Fn(usize) -> f32 + Sync) -> Bracket {
     if kept == len {
         return Bracket::exactly(0); // everything not zero is above it, every zero is a tie that is kept
     }
     let Some(Sampling { samples, low_rank, high_rank }) = sampling(len, kept) else {
         return Bracket::ALL;
     };
-    let mut keys: Vec<u32> = (0..samples).map(|i| key(sample(position(i, len)))).collect();
-    let mut key_of_rank = |rank: usize| *keys.select_nth_unstable_by(rank - 1, |a, b| b.cmp(a)).1;
-    let low = low_rank.map_or(0, &mut key_of_rank);
-    let high = high_rank.map_or(Bracket::ALL.high, key_of_rank);
+    let read = |i: usize| key(sample(position(i, len)));
+    let mut keys: Vec<u32> = (0..samples).into_par_iter().with_min_len(MIN_SAMPLES).map(read).collect();
+    let largest = |keys: &mut [u32], rank: usize| *keys.select_nth_unstable_by(rank - 1, |a, b| b.cmp(a)).1;
+    let low = low_rank.map_or(0, |rank| largest(&mut keys, rank));
+    // The first `low_rank` keys are now the largest; the other rank is among them.
+    let upper = low_rank.unwrap_or(samples);
+    let high = high_rank.map_or(Bracket::ALL.high, |rank| largest(&mut keys[..upper], rank));
     // A sample that is not finite must not hide numbers that are: the scan reports it.
     Bracket { low: low.min(Bracket::ALL.high), high: high.min(Bracket::ALL.high) }
 }

@@ -14,11 +14,11 @@ use super::error::{CompressError, check_contribution, check_density, check_len, 
 use super::error_feedback::fill_zero;
 use super::pack::{Companion, PayloadInfo, empty_payload, pack, payload_bytes_bound};
 use super::plan::{BLOCK_LEN, Plan};
-use super::scan::sum_of_squares;
+use super::scan::{PREFETCH_AHEAD, Term, TileScan, sum_of_squares};
 use super::topk::{Norms, Selection, guess_brackets, not_finite, update_and_select};
+use super::wide::Wide;
 use crate::train::config::{CompressionConfig, DgcConfig, IndexCoding};
 use rayon::prelude::*;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Density of the first warm-up stage.
@@ -52,6 +52,8 @@ pub struct DgcCompressor {
     u: Vec<f32>,
     v: Vec<f32>,
     selection: Option<Selection>,
+    /// Memory of an earlier selection.
+    spare: Vec<TileScan>,
     poisoned: bool,
 }
 
@@ -75,7 +77,8 @@ impl DgcCompressor {
         let max_norm = if clip == 0.0 { f64::INFINITY } else { clip / (devices as f64).sqrt() };
         let (u, v) = (vec![0.0; plan.numel()], vec![0.0; plan.numel()]);
         let momentum = momentum as f32;
-        Ok(Self { plan, config: *config, momentum, max_norm, u, v, selection: None, poisoned: false })
+        let (selection, spare, poisoned) = (None, Vec::new(), false);
+        Ok(Self { plan, config: *config, momentum, max_norm, u, v, selection, spare, poisoned })
     }
 
     /// Takes a gradient into u and v and selects the top-k of v at the density of `progress`; returns the norms of v.
@@ -92,7 +95,7 @@ impl DgcCompressor {
         progress: f64,
     ) -> Result<Option<Norms>, CompressError> {
         check_contribution(grad.len(), self.plan.numel(), agg_weight, self.poisoned)?;
-        self.selection = None;
+        self.forget_selection();
         if agg_weight == 0.0 {
             return Ok(None);
         }
@@ -101,14 +104,11 @@ impl DgcCompressor {
         let density = density_at(&self.config, progress);
         let brackets = guess_brackets(&self.plan, density, |i| self.v[i] + corrected(self.u[i], grad[i]));
         let grads = self.plan.tiles.iter().map(|tile| &grad[tile.range.clone()]);
-        let parts = self.plan.split_mut(&mut self.u).into_iter().zip(grads).collect();
-        let update = |(u, grad): &mut (&mut [f32], &[f32]), range: Range<usize>, v: &mut [f32]| {
-            for ((v, u), g) in v.iter_mut().zip(&mut u[range.clone()]).zip(&grad[range]) {
-                *u = corrected(*u, *g);
-                *v += *u;
-            }
-        };
-        match update_and_select(&self.plan, brackets, &mut self.v, parts, update) {
+        let of_tile = |(u, grad)| Corrected { u, grad, momentum, scale };
+        let terms = self.plan.split_mut(&mut self.u).into_iter().zip(grads).map(of_tile).collect();
+        let scans = std::mem::take(&mut self.spare);
+        // SAFETY: the terms were cut by the plan's tiles.
+        match unsafe { update_and_select(&self.plan, brackets, &mut self.v, terms, scans) } {
             Ok((selection, norms)) => {
                 self.selection = Some(selection);
                 Ok(Some(norms))
@@ -157,7 +157,9 @@ impl DgcCompressor {
         match self.selection.take() {
             Some(selection) => {
                 let companion = Companion::Masked(&mut self.u);
-                pack(&self.plan, &selection, &mut self.v, companion, false, coding, out)
+                let info = pack(&self.plan, &selection, &mut self.v, companion, false, coding, out);
+                self.spare = selection.into_scans();
+                info
             }
             None => empty_payload(&self.plan, coding, out),
         }
@@ -171,9 +173,17 @@ impl DgcCompressor {
     /// States that all of v was sent: v becomes 0. u stays: masking is against momentum of delayed gradients, and
     /// nothing is delayed in a dense step, so that dense steps alone are SGD with momentum.
     pub fn finish_dense(&mut self) {
-        if self.selection.take().is_some() {
+        if self.forget_selection() {
             fill_zero(&mut self.v);
         }
+    }
+
+    /// Whether there was one. Its memory is kept for the next.
+    fn forget_selection(&mut self) -> bool {
+        let selection = self.selection.take();
+        let found = selection.is_some();
+        self.spare = selection.map_or_else(|| std::mem::take(&mut self.spare), Selection::into_scans);
+        found
     }
 
     /// Momentum u and unsent velocity v.
@@ -208,6 +218,42 @@ impl DgcCompressor {
 
     fn coding(&self) -> Coding {
         Coding { values: self.config.values, indices: IndexCoding::Smallest }
+    }
+}
+
+/// `u <- momentum * u + scale * grad`, then `v <- v + u`.
+struct Corrected<'a> {
+    u: &'a mut [f32],
+    grad: &'a [f32],
+    momentum: f32,
+    scale: f32,
+}
+
+impl Term for Corrected<'_> {
+    #[inline(always)]
+    unsafe fn sixteen<V: Wide>(&mut self, v: *mut f32, i: usize) -> V {
+        // SAFETY: as the trait demands; `u` and `grad` are as long as the tile.
+        unsafe {
+            let (u, grad) = (self.u.as_mut_ptr(), self.grad.as_ptr());
+            V::prefetch(u.wrapping_add(i + PREFETCH_AHEAD));
+            V::prefetch(grad.wrapping_add(i + PREFETCH_AHEAD));
+            let decayed = V::splat(self.momentum).mul(V::load(u.add(i)));
+            let velocity = decayed.add(V::splat(self.scale).mul(V::load(grad.add(i))));
+            velocity.store(u.add(i));
+            let sum = V::load(v.add(i)).add(velocity);
+            sum.store(v.add(i));
+            sum
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one(&mut self, v: *mut f32, i: usize) -> f32 {
+        self.u[i] = self.momentum * self.u[i] + self.scale * self.grad[i];
+        // SAFETY: as the trait demands.
+        unsafe {
+            *v.add(i) += self.u[i];
+            *v.add(i)
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use super::coding::Coding;
 use super::error::{CompressError, check_contribution, check_density, check_len};
 use super::pack::{Companion, PayloadInfo, empty_payload, pack, payload_bytes_bound};
 use super::plan::Plan;
+use super::scan::{PREFETCH_AHEAD, Term, TileScan};
 use super::topk::{Norms, Selection, guess_brackets, not_finite, update_and_select};
+use super::wide::Wide;
 use crate::train::config::TopKConfig;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub struct DeviceCompressor {
     /// The residual; while `selection` is set, the compensated gradient.
     acc: Vec<f32>,
     selection: Option<Selection>,
+    /// Memory of an earlier selection.
+    spare: Vec<TileScan>,
     poisoned: bool,
 }
 
@@ -67,6 +71,7 @@ impl DeviceCompressor {
             error_feedback: config.error_feedback,
             coding: Coding { values: config.values, indices: config.indices },
             selection: None,
+            spare: Vec::new(),
             poisoned: false,
         })
     }
@@ -82,15 +87,17 @@ impl DeviceCompressor {
     /// [`DeviceCompressor::load_residual`].
     pub fn accumulate(&mut self, grad: &[f32], agg_weight: f32) -> Result<Option<Norms>, CompressError> {
         check_contribution(grad.len(), self.plan.numel(), agg_weight, self.poisoned)?;
-        self.selection = None;
+        self.forget_selection();
         if agg_weight == 0.0 {
             return Ok(None);
         }
-        let tiles = self.plan.tiles.iter().map(|tile| &grad[tile.range.clone()]).collect();
+        let terms =
+            (self.plan.tiles.iter()).map(|tile| AddScaled { x: &grad[tile.range.clone()], agg_weight });
+        let terms = terms.collect();
         let brackets = guess_brackets(&self.plan, self.density, |i| self.acc[i] + agg_weight * grad[i]);
-        let selected = update_and_select(&self.plan, brackets, &mut self.acc, tiles, |grad, range, acc| {
-            acc.iter_mut().zip(&grad[range]).for_each(|(acc, g)| *acc += agg_weight * g)
-        });
+        let scans = std::mem::take(&mut self.spare);
+        // SAFETY: the terms were cut by the plan's tiles.
+        let selected = unsafe { update_and_select(&self.plan, brackets, &mut self.acc, terms, scans) };
         match selected {
             Ok((selection, norms)) => {
                 self.selection = Some(selection);
@@ -122,7 +129,10 @@ impl DeviceCompressor {
         match self.selection.take() {
             Some(selection) => {
                 let (plan, drop_remainder) = (&self.plan, !self.error_feedback);
-                pack(plan, &selection, &mut self.acc, Companion::None, drop_remainder, self.coding, out)
+                let info =
+                    pack(plan, &selection, &mut self.acc, Companion::None, drop_remainder, self.coding, out);
+                self.spare = selection.into_scans();
+                info
             }
             None => empty_payload(&self.plan, self.coding, out),
         }
@@ -136,9 +146,17 @@ impl DeviceCompressor {
 
     /// States that all of p was sent: the residual becomes 0. Without an accumulated gradient it stays.
     pub fn finish_dense(&mut self) {
-        if self.selection.take().is_some() {
+        if self.forget_selection() {
             fill_zero(&mut self.acc);
         }
+    }
+
+    /// Whether there was one. Its memory is kept for the next.
+    fn forget_selection(&mut self) -> bool {
+        let selection = self.selection.take();
+        let found = selection.is_some();
+        self.spare = selection.map_or_else(|| std::mem::take(&mut self.spare), Selection::into_scans);
+        found
     }
 
     /// What was not sent so far. Between [`DeviceCompressor::accumulate`] and sending it includes the new gradient.
@@ -165,6 +183,35 @@ impl DeviceCompressor {
     pub fn reset(&mut self) {
         fill_zero(&mut self.acc);
         (self.selection, self.poisoned) = (None, false);
+    }
+}
+
+/// `acc + agg_weight * x`, in two roundings.
+struct AddScaled<'a> {
+    x: &'a [f32],
+    agg_weight: f32,
+}
+
+impl Term for AddScaled<'_> {
+    #[inline(always)]
+    unsafe fn sixteen<V: Wide>(&mut self, acc: *mut f32, i: usize) -> V {
+        // SAFETY: as the trait demands; `x` is as long as the tile.
+        unsafe {
+            let x = self.x.as_ptr();
+            V::prefetch(x.wrapping_add(i + PREFETCH_AHEAD));
+            let sum = V::load(acc.add(i)).add(V::splat(self.agg_weight).mul(V::load(x.add(i))));
+            sum.store(acc.add(i));
+            sum
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one(&mut self, acc: *mut f32, i: usize) -> f32 {
+        // SAFETY: as the trait demands.
+        unsafe {
+            *acc.add(i) += self.agg_weight * self.x[i];
+            *acc.add(i)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod pack;
 mod plan;
 mod scan;
 mod topk;
+mod wide;
 
 pub use error::CompressError;
 pub use error_feedback::DeviceCompressor;

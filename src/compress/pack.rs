@@ -1,8 +1,12 @@
-//! One pass that writes the kept elements into a payload and leaves in the vector exactly what was not sent.
+//! Writes the kept elements into a payload and leaves in the vector exactly what was not sent.
+//!
+//! The selection knows the kept positions, so only the cache lines that hold a kept element are read and written: at
+//! density 0.01, 15 % of the vector's; at 0.1, 81 %. What it does not list is looked for tile by tile.
 
-use super::coding::{Assembly, BlockWriter, Coding, Values, block_len_bound, payload_len_bound};
+use super::coding::{BlockHead, BlockWriter, Coding, Values, assemble, block_len_bound, payload_len_bound};
 use super::plan::{BLOCK_LEN, Plan};
 use super::topk::Selection;
+use super::wide::prefetch;
 use rayon::prelude::*;
 
 /// Size of a written payload.
@@ -30,7 +34,7 @@ pub(super) fn payload_bytes_bound(plan: &Plan, selection: &Selection, coding: Co
 
 /// Bytes of a payload that keeps nothing.
 pub(super) fn empty_payload(plan: &Plan, coding: Coding, out: &mut Vec<u8>) -> PayloadInfo {
-    Assembly::new(out, Vec::new()).finish(plan.numel(), coding.values, &[]);
+    assemble(out, plan.numel(), coding.values, &[]);
     PayloadInfo { bytes: out.len() as u64, elements: 0 }
 }
 
@@ -45,39 +49,54 @@ pub(super) fn pack(
     coding: Coding,
     out: &mut Vec<u8>,
 ) -> PayloadInfo {
-    let mut assembly = Assembly::new(out, block_bounds(plan, |tile| selection.cuts[tile].kept, coding));
+    let room_for_positions = || vec![0u16; BLOCK_LEN];
+    let writer = |acc: &[f32]| BlockWriter { coding, len: acc.len() };
+    let heads: Vec<BlockHead> = (acc.par_chunks(BLOCK_LEN).enumerate())
+        .map_init(room_for_positions, |room, (i, acc)| {
+            writer(acc).head(positions_of_block(plan, selection, i, acc, room))
+        })
+        .collect();
+    let rooms = assemble(out, plan.numel(), coding.values, &heads);
     let masks: Vec<Option<&mut [f32]>> = match companion {
         Companion::Masked(mask) => mask.chunks_mut(BLOCK_LEN).map(Some).collect(),
-        Companion::None => plan.block_tiles.iter().map(|_| None).collect(),
+        Companion::None => heads.iter().map(|_| None).collect(),
     };
-    let blocks: Vec<_> = acc.chunks_mut(BLOCK_LEN).zip(masks).zip(assembly.rooms()).collect();
-    let room_for_positions = || vec![0u16; BLOCK_LEN];
-    let write = |positions: &mut Vec<u16>,
-                 (i, ((acc, mask), room)): (usize, ((&mut [f32], _), &mut [u8]))| {
-        let count = gather_block(plan, selection, i, acc, positions);
-        let writer = BlockWriter { coding, len: acc.len() };
-        let head = writer.write(&positions[..count], &mut Remainder { acc: &mut *acc, mask }, room);
-        if drop_remainder {
-            acc.fill(0.0);
-        }
-        head
-    };
-    let heads: Vec<_> = blocks.into_par_iter().enumerate().map_init(room_for_positions, write).collect();
-    assembly.finish(plan.numel(), coding.values, &heads);
+    let blocks: Vec<_> = acc.chunks_mut(BLOCK_LEN).zip(masks).zip(heads.iter().zip(rooms)).collect();
+    blocks.into_par_iter().enumerate().for_each_init(
+        room_for_positions,
+        |positions, (i, ((acc, mask), (head, room)))| {
+            let positions = positions_of_block(plan, selection, i, acc, positions);
+            writer(acc).write(head, positions, &mut Remainder { acc: &mut *acc, mask }, room);
+            if drop_remainder {
+                acc.fill(0.0);
+            }
+        },
+    );
     PayloadInfo { bytes: out.len() as u64, elements: selection.num_kept() }
 }
 
-/// Positions kept of block `i`, ascending, to the front of `positions`; returns their number.
-fn gather_block(plan: &Plan, selection: &Selection, i: usize, block: &[f32], positions: &mut [u16]) -> usize {
+/// Positions kept of block `i`, which is `block`, ascending: in `room`, or where the selection lists them.
+fn positions_of_block<'a>(
+    plan: &Plan,
+    selection: &'a Selection,
+    i: usize,
+    block: &[f32],
+    room: &'a mut [u16],
+) -> &'a [u16] {
+    let tiles = plan.block_tiles[i].clone();
+    if let (1, Some(listed)) = (tiles.len(), selection.listed(tiles.start)) {
+        return listed;
+    }
     let mut count = 0;
-    for tile in plan.block_tiles[i].clone() {
-        let (range, cut) = (&plan.tiles[tile].range, &selection.cuts[tile]);
+    for tile in tiles {
+        let range = &plan.tiles[tile].range;
         let offset = range.start - i * BLOCK_LEN;
-        if cut.kept > 0 {
-            count += cut.gather(&block[offset..offset + range.len()], offset, &mut positions[count..]);
+        if selection.cuts[tile].kept > 0 {
+            let part = &block[offset..offset + range.len()];
+            count += selection.gather(tile, part, offset, &mut room[count..]);
         }
     }
-    count
+    &room[..count]
 }
 
 /// Most bytes of each payload block, from the number kept of each tile.
@@ -104,5 +123,10 @@ impl Values for Remainder<'_> {
             mask[position] = 0.0;
         }
         sent
+    }
+
+    #[inline(always)]
+    fn expect(&self, position: usize) {
+        prefetch(&self.acc[position]);
     }
 }

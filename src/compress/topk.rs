@@ -1,16 +1,22 @@
-//! Exact top-k by magnitude, in one read of the vector when a sampled guess holds.
+//! Exact top-k by magnitude, in one pass over memory when a sampled guess holds.
 //!
 //! 1. A sample brackets the smallest kept magnitude of each group ([`super::bracket`]).
-//! 2. One parallel pass over the tiles updates the vector, sums squares, counts what lies above the bracket and
-//!    collects the keys inside it ([`super::scan`]).
-//! 3. The exact key is found among those. If the guess was wrong, three histogram passes find it instead.
+//! 2. One parallel pass over the tiles updates the vector, sums squares, counts what lies above the bracket, and lists
+//!    where that and what lies inside is ([`super::scan`]).
+//! 3. The exact key is found among the keys inside. If the guess was wrong, three histogram passes find it instead.
+//! 4. The lists lose what is not kept: from here on the kept elements are known by position, and packing them need
+//!    not read the vector again.
 //!
-//! Of equal magnitudes the lower index is kept. The result depends on the vector alone, never on threads or guesses.
+//! Of equal magnitudes the lower index is kept. The result depends on the vector alone, never on threads or guesses; nor
+//! on earlier steps, or a device restored from a checkpoint could differ in the last bit of a norm.
+//!
+//! Memory traffic with error feedback, the floor: 12 bytes an element (gradient and residual in, residual out). Beside it:
+//! 2 bytes for each position listed, 6 for each key inside the bracket.
 
 use super::bracket;
 use super::error::{CompressError, check_density, check_len};
-use super::plan::{BLOCK_LEN, Plan, num_kept};
-use super::scan::{Bracket, TileScan, key, scan, update_and_scan};
+use super::plan::{BLOCK_LEN, Plan, Tile, num_kept};
+use super::scan::{Bracket, Term, TileScan, key};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -29,10 +35,11 @@ pub struct Norms {
     pub num_kept: usize,
 }
 
-/// The kept elements of one vector: a threshold per tile.
+/// The kept elements of one vector: a threshold per tile, and their positions where these are few.
 #[derive(Clone, Debug)]
 pub struct Selection {
     pub(super) cuts: Vec<TileCut>,
+    scans: Vec<TileScan>,
     num_kept: usize,
 }
 
@@ -65,33 +72,37 @@ pub fn top_k(x: &[f32], plan: &Plan, density: f64) -> Result<(Selection, Norms),
     check_len("x", x.len(), plan.numel())?;
     check_density(density)?;
     let brackets = guess_brackets(plan, density, |i| x[i]);
-    let scan_one = |i: usize| scan(&x[plan.tiles[i].range.clone()], brackets.of_tile[i], brackets.limit[i]);
-    let scans: Vec<_> = (0..plan.tiles.len()).into_par_iter().map(scan_one).collect();
-    let scans = all_finite(plan, scans).map_err(|index| not_finite("x", index, x))?;
+    let mut scans = vec![TileScan::default(); plan.tiles.len()];
+    let look = |(i, scan): (usize, &mut TileScan)| {
+        scan.look(&x[plan.tiles[i].range.clone()], brackets.of_tile[i], brackets.limit[i])
+    };
+    let seen: Vec<_> = scans.par_iter_mut().enumerate().map(look).collect();
+    all_finite(plan, &seen).map_err(|index| not_finite("x", index, x))?;
     Ok(resolve(plan, &brackets, scans, x))
 }
 
-/// Applies `update` to every strip of `acc`, then selects its top-k, in the same pass over memory.
+/// Applies a term to each tile of `acc`, then selects its top-k, in the same pass over memory.
 ///
-/// `brackets` were guessed from the values that the elements are going to have; `parts` holds what `update` needs of
-/// each tile, and it gets the strip's range inside the tile. `Err` is the smallest index that is not finite afterwards.
-pub(super) fn update_and_select<T: Send>(
+/// `brackets` were guessed from the values that the elements are going to have; `scans` may hold those of an earlier
+/// selection, whose memory is used again. `Err` is the smallest index that is not finite afterwards.
+///
+/// # Safety
+/// There is one term for each tile, made for a tile of that length.
+pub(super) unsafe fn update_and_select<T: Term>(
     plan: &Plan,
     brackets: Brackets,
     acc: &mut [f32],
-    parts: Vec<T>,
-    update: impl Fn(&mut T, Range<usize>, &mut [f32]) + Sync,
+    terms: Vec<T>,
+    mut scans: Vec<TileScan>,
 ) -> Result<(Selection, Norms), usize> {
-    let tiles: Vec<_> = plan.split_mut(acc).into_iter().zip(parts).collect();
-    let scans: Vec<_> = tiles
-        .into_par_iter()
-        .enumerate()
-        .map(|(i, (tile, mut part))| {
-            let apply = |range: Range<usize>, strip: &mut [f32]| update(&mut part, range, strip);
-            update_and_scan(tile, brackets.of_tile[i], brackets.limit[i], apply)
-        })
-        .collect();
-    let scans = all_finite(plan, scans)?;
+    scans.resize_with(plan.tiles.len(), TileScan::default);
+    let tiles: Vec<_> = plan.split_mut(acc).into_iter().zip(terms).zip(&mut scans).collect();
+    let update = |(i, ((tile, mut term), scan)): (usize, ((&mut [f32], T), &mut TileScan))| {
+        // SAFETY: the caller's promise.
+        unsafe { scan.update(tile, &mut term, brackets.of_tile[i], brackets.limit[i]) }
+    };
+    let seen: Vec<_> = tiles.into_par_iter().enumerate().map(update).collect();
+    all_finite(plan, &seen)?;
     Ok(resolve(plan, &brackets, scans, acc))
 }
 
@@ -104,10 +115,30 @@ impl Selection {
     /// Ascending indices of the kept elements of `x`, the vector that was selected from.
     pub fn indices(&self, plan: &Plan, x: &[f32]) -> Vec<usize> {
         let mut indices = Vec::with_capacity(self.num_kept);
-        for (tile, cut) in plan.tiles.iter().zip(&self.cuts) {
-            cut.visit(&x[tile.range.clone()], |i| indices.push(tile.range.start + i));
+        let mut room = vec![0; BLOCK_LEN];
+        for (i, tile) in plan.tiles.iter().enumerate() {
+            let count = self.gather(i, &x[tile.range.clone()], 0, &mut room);
+            indices.extend(room[..count].iter().map(|&at| tile.range.start + usize::from(at)));
         }
         indices
+    }
+
+    /// Kept positions of tile `i`, ascending, if they are listed.
+    pub(super) fn listed(&self, i: usize) -> Option<&[u16]> {
+        self.scans[i].listed.then_some(&self.scans[i].found[..])
+    }
+
+    /// Writes each kept position of tile `i`, which is `tile`, plus `offset` to the front of `into`, ascending, and returns
+    /// their number. `into` has room for the whole tile.
+    pub(super) fn gather(&self, i: usize, tile: &[f32], offset: usize, into: &mut [u16]) -> usize {
+        let Some(found) = self.listed(i) else { return self.cuts[i].gather(tile, offset, into) };
+        into.iter_mut().zip(found).for_each(|(to, &at)| *to = at + offset as u16);
+        found.len()
+    }
+
+    /// The scans, for the memory of their lists.
+    pub(super) fn into_scans(self) -> Vec<TileScan> {
+        self.scans
     }
 }
 
@@ -124,9 +155,8 @@ impl TileCut {
         }
     }
 
-    /// Writes each kept position of the tile plus `offset` to the front of `into`, ascending, and returns their
-    /// number. `into` has room for the whole tile.
-    pub fn gather(&self, tile: &[f32], offset: usize, into: &mut [u16]) -> usize {
+    /// As [`Selection::gather`], by a look at every element.
+    fn gather(&self, tile: &[f32], offset: usize, into: &mut [u16]) -> usize {
         let mut count = 0;
         if self.kept_ties != 0 && self.kept_ties != self.ties {
             self.visit(tile, |i| {
@@ -175,28 +205,32 @@ pub(super) fn guess_brackets(plan: &Plan, density: f64, sample: impl Fn(usize) -
     Brackets { density, limit: limit.collect(), of_tile: of_tile.collect(), of_group }
 }
 
-fn all_finite(plan: &Plan, scans: Vec<Result<TileScan, usize>>) -> Result<Vec<TileScan>, usize> {
-    let in_vector = |(scan, tile): (Result<TileScan, usize>, &super::plan::Tile)| {
-        scan.map_err(|position| tile.range.start + position)
-    };
-    scans.into_iter().zip(&plan.tiles).map(in_vector).collect()
+/// `Err` is the smallest index that is not finite, from the first such position of each tile.
+fn all_finite(plan: &Plan, seen: &[Result<(), usize>]) -> Result<(), usize> {
+    let in_vector =
+        |(seen, tile): (&Result<(), usize>, &Tile)| seen.map_err(|position| tile.range.start + position);
+    seen.iter().zip(&plan.tiles).try_for_each(in_vector)
 }
 
 /// Turns scans into thresholds and norms. Sums run over tiles in order.
-fn resolve(plan: &Plan, brackets: &Brackets, scans: Vec<TileScan>, x: &[f32]) -> (Selection, Norms) {
+fn resolve(plan: &Plan, brackets: &Brackets, mut scans: Vec<TileScan>, x: &[f32]) -> (Selection, Norms) {
     let mut cuts = Vec::with_capacity(plan.tiles.len());
     let mut topk_sq = Vec::with_capacity(plan.tiles.len());
     for ((group, tiles), &bracket) in plan.groups.iter().zip(&plan.group_tiles).zip(&brackets.of_group) {
         let kept = num_kept(group.len(), brackets.density);
-        let found = exact_cuts(bracket, &scans[tiles.clone()], kept).unwrap_or_else(|| {
-            let exact = Bracket::exactly(kth_largest_key(&x[group.clone()], kept));
-            let rescan = |tile: &super::plan::Tile| scan(&x[tile.range.clone()], exact, 0);
-            let scans: Vec<TileScan> = plan.tiles[tiles.clone()]
-                .par_iter()
-                .map(rescan)
-                .collect::<Result<_, _>>()
-                .expect("scanned before");
-            exact_cuts(exact, &scans, kept).expect("a histogram finds the exact key")
+        let scans = &mut scans[tiles.clone()];
+        let (bracket, found) = match exact_cuts(bracket, scans, kept) {
+            Some(found) => (bracket, found),
+            None => {
+                let exact = Bracket::exactly(kth_largest_key(&x[group.clone()], kept));
+                scans.par_iter_mut().zip(&plan.tiles[tiles.clone()]).for_each(|(scan, tile)| {
+                    scan.look(&x[tile.range.clone()], exact, 0).expect("scanned before");
+                });
+                (exact, exact_cuts(exact, scans, kept).expect("a histogram finds the exact key"))
+            }
+        };
+        scans.par_iter_mut().with_min_len(4).zip(&found).for_each(|(scan, (cut, _))| {
+            scan.keep(bracket, cut.key, cut.ties, cut.kept_ties);
         });
         cuts.extend(found.iter().map(|(cut, _)| *cut));
         topk_sq.extend(found.iter().map(|(_, sq)| *sq));
@@ -204,7 +238,7 @@ fn resolve(plan: &Plan, brackets: &Brackets, scans: Vec<TileScan>, x: &[f32]) ->
     let tiles =
         scans.iter().zip(&topk_sq).zip(&cuts).map(|((scan, topk_sq), cut)| (scan.sq, *topk_sq, cut.kept));
     let norms = norms_of_tiles(plan, tiles);
-    (Selection { num_kept: norms.num_kept, cuts }, norms)
+    (Selection { num_kept: norms.num_kept, cuts, scans }, norms)
 }
 
 /// Norms from the squares, the kept squares and the number kept of each tile, summed in order.
@@ -233,18 +267,13 @@ fn exact_cuts(bracket: Bracket, scans: &[TileScan], kept: usize) -> Option<Vec<(
         return None;
     }
     let wanted = kept - above;
-    let one_key = bracket.low == bracket.high;
-    let key = if one_key || wanted == 0 {
-        bracket.high
-    } else {
-        let mut keys: Vec<u32> = scans.iter().flat_map(|scan| &scan.candidates).copied().collect();
-        nth_largest(&mut keys, wanted, bracket)
-    };
+    let one_key = bracket.is_one_key();
+    let key = if one_key || wanted == 0 { bracket.high } else { nth_largest(scans, wanted, bracket) };
     let in_tile = |scan: &TileScan| {
-        let larger = || scan.candidates.iter().filter(|&&candidate| candidate > key);
+        let larger = || scan.keys.iter().filter(|&&candidate| candidate > key);
         let ties = match one_key {
             true => scan.within,
-            false => scan.candidates.iter().filter(|&&candidate| candidate == key).count(),
+            false => scan.keys.iter().filter(|&&candidate| candidate == key).count(),
         };
         let sq = larger().fold(scan.above_sq, |sum, &key| sum + f64::from(f32::from_bits(key)).powi(2));
         (scan.above + larger().count(), ties, sq)
@@ -260,15 +289,28 @@ fn exact_cuts(bracket: Bracket, scans: &[TileScan], kept: usize) -> Option<Vec<(
     Some(tiles.into_iter().map(cut).collect())
 }
 
-/// The `rank`-th largest (from 1) of `keys`, all inside `bracket`: one histogram, then a selection in one bucket.
-fn nth_largest(keys: &mut Vec<u32>, rank: usize, bracket: Bracket) -> u32 {
+/// The `rank`-th largest (from 1) of the scans' keys, all inside `bracket`: a histogram, then a selection in one bucket.
+fn nth_largest(scans: &[TileScan], rank: usize, bracket: Bracket) -> u32 {
+    const TILES_AT_ONCE: usize = 64;
     let shift = (u32::BITS - (bracket.high - bracket.low).leading_zeros()).saturating_sub(12);
     let bucket = |key: u32| ((key - bracket.low) >> shift) as usize;
-    let mut counts = vec![0; 1 << 12];
-    keys.iter().for_each(|&key| counts[bucket(key)] += 1);
+    let count = |scans: &[TileScan]| {
+        let mut counts = vec![0; 1 << 12];
+        scans.iter().flat_map(|scan| &scan.keys).for_each(|&key| counts[bucket(key)] += 1);
+        counts
+    };
+    let counts = scans.par_chunks(TILES_AT_ONCE).map(count).reduce(|| vec![0; 1 << 12], add_counts);
     let (found, rank) = bucket_of_rank(&counts, rank);
-    keys.retain(|&key| bucket(key) == found);
+    let of_bucket = |scans: &[TileScan]| -> Vec<u32> {
+        scans.iter().flat_map(|scan| &scan.keys).copied().filter(|&key| bucket(key) == found).collect()
+    };
+    let mut keys: Vec<u32> = scans.par_chunks(TILES_AT_ONCE).flat_map_iter(of_bucket).collect();
     *keys.select_nth_unstable_by(rank - 1, |a, b| b.cmp(a)).1
+}
+
+fn add_counts(mut a: Vec<usize>, b: Vec<usize>) -> Vec<usize> {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    a
 }
 
 /// Bucket that holds the `rank`-th largest element, and its rank inside the bucket.
@@ -292,11 +334,7 @@ fn kth_largest_key(x: &[f32], kept: usize) -> u32 {
             keys.for_each(|key| counts[(key >> shift) as usize & ((1 << bits) - 1)] += 1);
             counts
         };
-        let add = |mut a: Vec<usize>, b: Vec<usize>| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            a
-        };
-        let counts = x.par_chunks(4 * BLOCK_LEN).map(count).reduce(|| vec![0; 1 << bits], add);
+        let counts = x.par_chunks(4 * BLOCK_LEN).map(count).reduce(|| vec![0; 1 << bits], add_counts);
         let (bucket, rest) = bucket_of_rank(&counts, rank);
         (prefix, rank) = (prefix << bits | bucket as u32, rest);
     }
@@ -317,7 +355,12 @@ mod tests {
         sorted.sort_unstable_by(|a, b| b.cmp(a));
         for rank in [1, 2, 17, 1000, 39_999, 40_000] {
             assert_eq!(kth_largest_key(&x, rank), sorted[rank - 1]);
-            assert_eq!(nth_largest(&mut sorted.clone(), rank, Bracket::ALL), sorted[rank - 1]);
+            let mut scans = vec![TileScan::default(); 3];
+            scans
+                .iter_mut()
+                .zip(x.chunks(15_000))
+                .for_each(|(scan, x)| scan.look(x, Bracket::ALL, 15_000).unwrap());
+            assert_eq!(nth_largest(&scans, rank, Bracket::ALL), sorted[rank - 1]);
         }
     }
 

@@ -5,7 +5,7 @@
 //! the caller and panic; data from outside the program (labels) is checked and returned as an error. Results
 //! do not depend on the number of rayon threads: sums are cut into tiles by the extents alone.
 
-mod multiversion;
+pub(crate) mod multiversion;
 pub(crate) mod row_tiles;
 
 pub mod batchnorm2d;

@@ -6,6 +6,7 @@ mod layers;
 mod peers;
 mod report;
 mod rows;
+mod vectors;
 
 pub use rows::all as rows;
 

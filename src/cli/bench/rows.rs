@@ -1,17 +1,14 @@
 //! What `scadles-bench` measures: training steps, convolutions, compression, aggregation, the ring, GPU kernels.
 
 use super::{Prepare, Row};
-use crate::aggregate::weighted_sum;
-use crate::compress::coding::decode_add;
-use crate::compress::{DeviceCompressor, Plan};
 use crate::models::{self, ModelSpec};
 use crate::nn::{DropoutSeed, Executor, Inference};
 use crate::optim::Sgd;
 use crate::rng::{Philox, Stream};
 use crate::stream::ring::{self, SampleMeta};
-use crate::train::config::{OptimizerConfig, Stem, TopKConfig, TopKScope};
+use crate::train::config::{OptimizerConfig, Stem};
 use serde_json::json;
-use std::hint::black_box;
+
 use std::sync::Arc;
 
 /// Every row of the program; with `tiny`, those of the GPU over small shapes.
@@ -28,11 +25,7 @@ pub fn all(tiny: bool) -> Vec<Row> {
         rows.extend([1, 64].map(|batch| inference(model, stem, batch)));
     }
     rows.extend(super::conv::rows());
-    for numel in [1_000_000, 10_000_000] {
-        rows.extend([0.1, 0.01].map(|density| top_k(numel, density)));
-        rows.push(weighted(numel));
-    }
-    rows.push(sgd(11_000_000));
+    rows.extend(super::vectors::rows());
     rows.push(ring_row());
     rows.extend(super::cuda::rows(tiny));
     rows
@@ -100,66 +93,6 @@ fn inference(model: &'static str, stem: Stem, batch: usize) -> Row {
         }),
     )
     .beside([peer])
-}
-
-/// Compensation, exact selection, coding and decoding of one device's gradient.
-fn top_k(numel: usize, density: f64) -> Row {
-    Row::new(
-        "top-k",
-        format!("{numel}-density-{density}"),
-        Some((numel as f64, "elements/s")),
-        Prepare::host(move |seed| {
-            let plan = Arc::new(Plan::new(numel, &[], TopKScope::Vector).expect("a vector"));
-            let config = TopKConfig { density, ..TopKConfig::default() };
-            let mut device = DeviceCompressor::new(plan, &config).expect("a density in range");
-            let (grad, mut sum, mut payload) = (uniform(seed, numel), vec![0.0; numel], Vec::new());
-            Box::new(move || {
-                device.accumulate(&grad, 0.125).expect("a finite gradient");
-                device.encode_sparse(&mut payload);
-                decode_add(&payload, black_box(&mut sum)).expect("an own payload");
-            })
-        }),
-    )
-    .beside(
-        ["usual", "sampled"]
-            .map(|way| json!({ "kind": "top-k", "way": way, "numel": numel, "density": density })),
-    )
-}
-
-fn weighted(numel: usize) -> Row {
-    const RANKS: usize = 16;
-    Row::new(
-        "weighted-sum",
-        format!("{RANKS}x{numel}"),
-        Some((((RANKS + 1) * numel * size_of::<f32>()) as f64, "bytes/s")),
-        Prepare::host(move |seed| {
-            let inputs: Vec<Vec<f32>> = (0..RANKS).map(|rank| uniform(seed + rank as u64, numel)).collect();
-            let mut out = vec![0.0; numel];
-            Box::new(move || {
-                let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-                weighted_sum(&inputs, &[1.0 / RANKS as f32; RANKS], black_box(&mut out))
-                    .expect("equal lengths");
-            })
-        }),
-    )
-    .beside(
-        ["product", "one by one"]
-            .map(|way| json!({ "kind": "weighted-sum", "way": way, "count": RANKS, "numel": numel })),
-    )
-}
-
-fn sgd(numel: usize) -> Row {
-    Row::new(
-        "sgd",
-        format!("momentum-{numel}"),
-        Some(((5 * numel * size_of::<f32>()) as f64, "bytes/s")),
-        Prepare::host(move |seed| {
-            let (mut params, grad) = (uniform(seed, numel), uniform(seed + 1, numel));
-            let mut sgd = Sgd::new(&OptimizerConfig::default(), numel).expect("the defaults");
-            Box::new(move || sgd.step(black_box(&mut params), &grad, 1e-3).expect("equal lengths"))
-        }),
-    )
-    .beside([json!({ "kind": "sgd", "numel": numel })])
 }
 
 /// One thread: a batch of samples in, and out again in place.

@@ -1,6 +1,7 @@
 //! One block: indices as varint gaps or bitmap, then values.
 
 use super::{Coding, CodingError, value_bytes};
+use crate::ops::multiversion::multiversion;
 use crate::train::config::{IndexCoding, ValueCoding};
 use half::bf16;
 
@@ -9,7 +10,14 @@ pub(in crate::compress) trait Values {
     /// Value at a position of the block, rounded by `round` to what the payload can hold; the writer keeps exactly
     /// what `round` returns.
     fn send(&mut self, position: usize, round: impl Fn(f32) -> f32) -> f32;
+
+    /// Says that the value at a position is going to be sent soon.
+    fn expect(&self, _position: usize) {}
 }
+
+/// Values between [`Values::expect`] and [`Values::send`] of a position.
+const EXPECTED_AHEAD: usize = 24;
+const GAPS_AT_ONCE: usize = 32;
 
 /// Size and kind of a written block: what the table states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,9 +55,8 @@ impl BlockWriter {
         BlockHead { kept, bitmap: bitmap_wins, index_bytes: if bitmap_wins { bitmap } else { delta } }
     }
 
-    /// Writes the block to the front of `out`, which holds at least its bytes.
-    pub fn write(&self, positions: &[u16], values: &mut impl Values, out: &mut [u8]) -> BlockHead {
-        let head = self.head(positions);
+    /// Writes the block to `out`, which has the bytes that `head`, the head for `positions`, says.
+    pub fn write(&self, head: &BlockHead, positions: &[u16], values: &mut impl Values, out: &mut [u8]) {
         let (indices, rest) = out.split_at_mut(head.index_bytes);
         if head.bitmap {
             indices.fill(0);
@@ -57,19 +64,22 @@ impl BlockWriter {
         } else {
             write_gaps(positions, indices);
         }
+        let next = positions.iter().skip(EXPECTED_AHEAD).map(Some).chain(std::iter::repeat(None));
+        let positions = positions.iter().zip(next);
         match self.coding.values {
             ValueCoding::F32 => {
-                for (bytes, &position) in rest.as_chunks_mut().0.iter_mut().zip(positions) {
+                for (bytes, (&position, next)) in rest.as_chunks_mut().0.iter_mut().zip(positions) {
+                    next.into_iter().for_each(|&next| values.expect(next.into()));
                     *bytes = values.send(position.into(), |x| x).to_le_bytes();
                 }
             }
             ValueCoding::Bf16 => {
-                for (bytes, &position) in rest.as_chunks_mut().0.iter_mut().zip(positions) {
+                for (bytes, (&position, next)) in rest.as_chunks_mut().0.iter_mut().zip(positions) {
+                    next.into_iter().for_each(|&next| values.expect(next.into()));
                     *bytes = bf16::from_f32(values.send(position.into(), round_to_bf16)).to_le_bytes();
                 }
             }
         }
-        head
     }
 }
 
@@ -80,29 +90,66 @@ pub(super) fn round_to_bf16(x: f32) -> f32 {
 }
 
 fn gap_bytes(positions: &[u16]) -> usize {
-    let mut bytes = varint_bytes(u32::from(positions[0]));
-    for pair in positions.windows(2) {
-        bytes += varint_bytes(u32::from(pair[1] - pair[0]) - 1);
-    }
-    bytes
+    let first = u32::from(positions[0]);
+    positions.len() + long_gaps(positions) + usize::from(first >= 1 << 7) + usize::from(first >= 1 << 14)
 }
 
-fn varint_bytes(value: u32) -> usize {
-    1 + usize::from(value >= 1 << 7) + usize::from(value >= 1 << 14)
-}
-
-fn write_gaps(positions: &[u16], out: &mut [u8]) {
-    let (mut at, mut next) = (0, 0);
-    for &position in positions {
-        let mut gap = u32::from(position) - next;
-        next = u32::from(position) + 1;
-        while gap >= 0x80 {
-            out[at] = gap as u8 | 0x80;
-            (at, gap) = (at + 1, gap >> 7);
+multiversion! {
+    /// Bytes that the gaps between positions take beyond the first byte of each.
+    fn long_gaps(positions: &[u16]) -> usize {
+        let mut extra = 0;
+        // Short enough for sums of 16 bits.
+        for (from, to) in positions.chunks(GAPS_AT_ONCE).zip(positions[1..].chunks(GAPS_AT_ONCE)) {
+            let long = |from: &u16, to: &u16| u16::from(to - from > 1 << 7) + u16::from(to - from > 1 << 14);
+            extra += usize::from(from.iter().zip(to).map(|(from, to)| long(from, to)).sum::<u16>());
         }
-        out[at] = gap as u8;
-        at += 1;
+        extra
     }
+}
+
+multiversion! {
+    fn write_gaps(positions: &[u16], out: &mut [u8]) {
+        let (mut at, mut next) = (0, 0);
+        for positions in positions.chunks(GAPS_AT_ONCE) {
+            let mut gaps = [0u16; GAPS_AT_ONCE];
+            for (gap, pair) in gaps[1..].iter_mut().zip(positions.windows(2)) {
+                *gap = pair[1] - pair[0] - 1;
+            }
+            gaps[0] = (u32::from(positions[0]) - next) as u16;
+            next = u32::from(positions[positions.len() - 1]) + 1;
+            let longest = gaps.iter().fold(0, |longest, &gap| longest.max(gap));
+            if longest < 1 << 7 {
+                let bytes = gaps.map(|gap| gap as u8);
+                out[at..at + positions.len()].copy_from_slice(&bytes[..positions.len()]);
+                at += positions.len();
+                continue;
+            }
+            for &gap in &gaps[..positions.len()] {
+                at = write_varint(gap, out, at);
+            }
+        }
+    }
+}
+
+/// Writes a varint at `at`, and returns where it ends.
+#[inline(always)]
+fn write_varint(value: u16, out: &mut [u8], at: usize) -> usize {
+    let more = value >= 1 << 7;
+    out[at] = value as u8 & 0x7f | u8::from(more) << 7;
+    let Some([second, third]) =
+        out.get_mut(at + 1..at + 3).and_then(|rest| <&mut [u8; 2]>::try_from(rest).ok())
+    else {
+        // The last bytes of the list.
+        if more {
+            out[at + 1] = (value >> 7) as u8;
+        }
+        return at + 1 + usize::from(more);
+    };
+    // Written whether needed or not: what follows overwrites it, and there is no branch to mispredict.
+    let long = value >= 1 << 14;
+    *second = (value >> 7) as u8 & 0x7f | u8::from(long) << 7;
+    *third = (value >> 14) as u8;
+    at + 1 + usize::from(more) + usize::from(long)
 }
 
 /// Appends a varint.

@@ -33,48 +33,27 @@ pub(in crate::compress) fn payload_len_bound(block_bounds: &[usize]) -> usize {
     }
 }
 
-/// Blocks written apart from each other, each at the start of its own room, then moved together.
-pub(in crate::compress) struct Assembly<'a> {
+/// Writes header and table for blocks with these heads into `out`, whose content is replaced, and returns the room of each
+/// block; all of it must be written.
+pub(in crate::compress) fn assemble<'a>(
     out: &'a mut Vec<u8>,
-    bounds: Vec<usize>,
-}
-
-impl<'a> Assembly<'a> {
-    /// Makes room in `out`, whose content is replaced, for blocks of at most `bounds` bytes.
-    pub fn new(out: &'a mut Vec<u8>, bounds: Vec<usize>) -> Self {
-        let needed = payload_len_bound(&bounds);
-        // Not cleared first: everything that stays is overwritten, and zeroing 30 MB each step takes milliseconds.
-        if out.len() < needed {
-            out.resize(needed, 0);
-        }
-        Self { out, bounds }
+    numel: usize,
+    values: ValueCoding,
+    heads: &[BlockHead],
+) -> Vec<&'a mut [u8]> {
+    let front = front(numel, values, heads);
+    let bytes = front.len() + heads.iter().map(|head| head.bytes(values)).sum::<usize>();
+    // Not cleared first: everything is overwritten, and zeroing 30 MB each step takes milliseconds.
+    out.resize(bytes, 0);
+    let (start, mut rest) = out.split_at_mut(front.len());
+    start.copy_from_slice(&front);
+    let mut rooms = Vec::with_capacity(heads.len());
+    for head in heads {
+        let (room, tail) = rest.split_at_mut(head.bytes(values));
+        rooms.push(room);
+        rest = tail;
     }
-
-    /// The room of each block.
-    pub fn rooms(&mut self) -> Vec<&mut [u8]> {
-        let mut rest = &mut self.out[HEADER_BYTES + TABLE_BYTES * self.bounds.len()..];
-        let mut rooms = Vec::with_capacity(self.bounds.len());
-        for &bound in &self.bounds {
-            let (room, tail) = rest.split_at_mut(bound);
-            rooms.push(room);
-            rest = tail;
-        }
-        rooms
-    }
-
-    /// Writes header and table and closes the gaps. The rooms hold what `heads` say.
-    pub fn finish(self, numel: usize, values: ValueCoding, heads: &[BlockHead]) {
-        let front = front(numel, values, heads);
-        let mut from = HEADER_BYTES + TABLE_BYTES * self.bounds.len();
-        let mut to = front.len();
-        self.out[..to].copy_from_slice(&front);
-        for (head, bound) in heads.iter().zip(&self.bounds) {
-            let bytes = head.bytes(values);
-            self.out.copy_within(from..from + bytes, to);
-            (from, to) = (from + bound, to + bytes);
-        }
-        self.out.truncate(to);
-    }
+    rooms
 }
 
 /// Header and table.
@@ -127,7 +106,7 @@ pub fn encode(
 ) -> Result<(), CodingError> {
     check(numel, indices, values)?;
     if indices.is_empty() {
-        Assembly::new(out, Vec::new()).finish(numel, coding.values, &[]);
+        assemble(out, numel, coding.values, &[]);
         return Ok(());
     }
     let blocks: Vec<(usize, Range<usize>)> = (0..numel.div_ceil(BLOCK_LEN))
@@ -136,15 +115,16 @@ pub fn encode(
             ((numel - block * BLOCK_LEN).min(BLOCK_LEN), first(block)..first(block + 1))
         })
         .collect();
-    let bounds = blocks.iter().map(|(len, kept)| block_len_bound(*len, kept.len(), coding)).collect();
-    let mut assembly = Assembly::new(out, bounds);
-    let mut heads = Vec::with_capacity(blocks.len());
-    for ((len, kept), room) in blocks.into_iter().zip(assembly.rooms()) {
-        let positions: Vec<u16> = indices[kept.clone()].iter().map(|i| (i % BLOCK_LEN) as u16).collect();
-        let writer = BlockWriter { coding, len };
-        heads.push(writer.write(&positions, &mut Listed(values[kept].iter()), room));
+    let positions_of = |kept: &Range<usize>| -> Vec<u16> {
+        indices[kept.clone()].iter().map(|i| (i % BLOCK_LEN) as u16).collect()
+    };
+    let writer = |len: usize| BlockWriter { coding, len };
+    let heads: Vec<BlockHead> =
+        blocks.iter().map(|(len, kept)| writer(*len).head(&positions_of(kept))).collect();
+    let rooms = assemble(out, numel, coding.values, &heads);
+    for (((len, kept), head), room) in blocks.into_iter().zip(&heads).zip(rooms) {
+        writer(len).write(head, &positions_of(&kept), &mut Listed(values[kept].iter()), room);
     }
-    assembly.finish(numel, coding.values, &heads);
     Ok(())
 }
 

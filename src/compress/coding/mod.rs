@@ -24,7 +24,7 @@ mod encode;
 pub(super) use block::{BlockHead, BlockWriter, Values};
 pub use decode::Payload;
 pub use encode::encode;
-pub(super) use encode::{Assembly, block_len_bound, front, payload_len_bound};
+pub(super) use encode::{assemble, block_len_bound, front, payload_len_bound};
 
 use crate::train::config::{IndexCoding, ValueCoding};
 
