@@ -143,8 +143,8 @@ impl<E: Element> CudaExecutor<E> {
         unsafe { self.upload(batch, header) }?;
         let queued = self.replay_training_pass(bucket);
         // Whatever was refused: what was queued before it reads the slot.
-        self.slots.release(&self.device)?;
-        queued
+        let released = self.slots.release(&self.device);
+        queued.and(released)
     }
 
     fn replay_training_pass(&mut self, bucket: usize) -> Result<(), CudaError> {
@@ -182,8 +182,8 @@ impl<E: Element> CudaExecutor<E> {
         // SAFETY: the caller keeps the memory.
         unsafe { self.upload(batch, header) }?;
         let queued = self.evaluation_pass(bucket);
-        self.slots.release(&self.device)?;
-        queued
+        let released = self.slots.release(&self.device);
+        queued.and(released)
     }
 
     /// The logits `[bucket, classes]` of the last pass.

@@ -122,7 +122,7 @@ const SUMMED_FLOAT: f64 = 17.0;
 const WORTH: f64 = 0.9;
 
 /// Cost of a pass over [`IMAGES`] images in multiply-accumulates, fitted to the rows `conv2d-algorithm` of
-/// `scadles-bench`, see `results/cpu`.
+/// `scadles-bench`, see `results/2026-11-25-zen4-2core/conv-algorithms.json`.
 fn cost(algorithm: Algorithm, shape: &Conv2dShape, pass: Pass) -> f64 {
     let filter = (shape.c * shape.k) as f64;
     let (transformed, once) = match pass {
