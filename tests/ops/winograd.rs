@@ -260,6 +260,9 @@ fn other_shapes_are_left_to_the_direct_algorithms() {
 /// What `scadles-bench conv2d-algorithm --json` printed.
 const MEASURED: &str = include_str!("../../results/2026-11-25-zen4-2core/conv-algorithms.json");
 
+/// Of a pass and an algorithm, the time at each batch.
+type Seconds = BTreeMap<(String, String), Vec<f64>>;
+
 /// How many times the fastest algorithm's time, over all measured batches, the chosen one may take: the choice does not see
 /// the batch.
 const OF_FASTEST: f64 = 1.35;
@@ -268,8 +271,7 @@ const OF_FASTEST: f64 = 1.35;
 #[test]
 fn chosen_algorithms_are_the_fast_ones() {
     let measured: serde_json::Value = serde_json::from_str(MEASURED).unwrap();
-    // By shape and pass: of each algorithm, the time at each batch.
-    let mut cases: BTreeMap<[usize; 4], BTreeMap<(String, String), Vec<f64>>> = BTreeMap::new();
+    let mut cases = BTreeMap::<[usize; 4], Seconds>::new();
     for row in measured["rows"].as_array().unwrap() {
         // As in 64-128x16x16-b64-fprop-winograd4.
         let name = row["name"].as_str().unwrap();

@@ -43,7 +43,7 @@ fn read_ceiling() -> Row {
     let prepare = Prepare::host(|seed| {
         let x: Vec<f32> = filled(seed);
         Box::new(move || {
-            let sums: Vec<f32> = x.par_chunks(TILE_LEN).map(|tile| sum(tile)).collect();
+            let sums: Vec<f32> = x.par_chunks(TILE_LEN).map(sum).collect();
             assert!(sums.iter().all(|sum| sum.abs() <= TILE_LEN as f32));
         })
     });

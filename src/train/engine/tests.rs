@@ -88,15 +88,17 @@ fn updates() -> Vec<(&'static str, RunConfig)> {
     ]
 }
 
+/// Makes an engine that hosts this many of two devices.
+type Open = dyn Fn(&RunConfig, &Arc<Plan>, usize) -> Box<dyn Engine>;
+
 /// Makes engines of one kind.
 struct Bench<'a> {
     plan: Arc<Plan>,
-    /// An engine with this many of two devices.
-    open: &'a dyn Fn(&RunConfig, &Arc<Plan>, usize) -> Box<dyn Engine>,
+    open: &'a Open,
 }
 
 impl<'a> Bench<'a> {
-    fn new(open: &'a dyn Fn(&RunConfig, &Arc<Plan>, usize) -> Box<dyn Engine>) -> Self {
+    fn new(open: &'a Open) -> Self {
         let image = ImageShape { h: 8, w: 8, c: 3 };
         let spec = ModelSpec { name: "resnet20".into(), width: 0.25, image, ..ModelSpec::default() };
         Self { plan: Arc::new(models::plan(&spec, BATCH).unwrap()), open }

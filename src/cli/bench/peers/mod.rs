@@ -56,13 +56,9 @@ pub(super) fn main(arguments: Vec<std::ffi::OsString>, rows: Vec<Row>) -> ExitCo
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    if !(options.window > 0.0 && options.window <= 60.0)
-        || !(1..=1000).contains(&options.repeats)
-        || options.threads > 1024
-    {
-        eprintln!(
-            "error: --window must be above 0 and at most 60, --repeats 1 to 1000, --threads at most 1024"
-        );
+    let window = 0.001..=60.0;
+    if !window.contains(&options.window) || !(1..=1000).contains(&options.repeats) || options.threads > 1024 {
+        eprintln!("error: --window must be 0.001 to 60, --repeats 1 to 1000, --threads at most 1024");
         return ExitCode::from(2);
     }
     let wanted = |row: &Row| {
