@@ -52,6 +52,7 @@ pub mod comm;
 pub mod compress;
 pub mod data;
 pub mod device;
+pub mod element;
 pub mod error;
 pub mod metrics;
 pub mod models;

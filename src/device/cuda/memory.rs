@@ -2,30 +2,12 @@
 
 use super::device::CudaDevice;
 use super::error::{CudaError, status};
+
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, result, sys};
 use std::marker::PhantomData;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
-
-/// What activations can be stored as.
-pub trait Element: Pod + Send + Sync {
-    /// Whether it is bf16 and not f32.
-    const IS_BF16: bool;
-
-    /// The entry point for it, of one for f32 and one for bf16.
-    fn entry(f32: &'static str, bf16: &'static str) -> &'static str {
-        if Self::IS_BF16 { bf16 } else { f32 }
-    }
-}
-
-impl Element for f32 {
-    const IS_BF16: bool = false;
-}
-
-impl Element for half::bf16 {
-    const IS_BF16: bool = true;
-}
 
 /// Elements on a GPU, freed with their owner.
 pub struct DeviceBuffer<T> {

@@ -6,7 +6,8 @@
 //! every launch encodes its own; recorded launches keep theirs.
 
 use super::error::{CudaError, status};
-use super::memory::{Element, View};
+use super::memory::View;
+use crate::element::Element;
 use cudarc::driver::sys;
 use half::bf16;
 

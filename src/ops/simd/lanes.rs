@@ -52,7 +52,7 @@ pub(crate) trait Lanes: Copy {
 
 /// Portable lanes: plain arithmetic over an array that the compiler vectorises as it can.
 #[derive(Clone, Copy)]
-pub(crate) struct Array8([f32; 8]);
+pub(crate) struct Array8(pub(super) [f32; 8]);
 
 // The intrinsics below need only what the trait demands: available instructions and valid pointers.
 impl Lanes for Array8 {
@@ -156,7 +156,7 @@ mod x86 {
 
     /// 16 lanes of AVX-512F.
     #[derive(Clone, Copy)]
-    pub(crate) struct M512(__m512);
+    pub(crate) struct M512(pub(in crate::ops::simd) __m512);
 
     // SAFETY (every block below): AVX-512F is available and the pointers are valid, as the trait demands.
     impl Lanes for M512 {
@@ -243,13 +243,13 @@ mod x86 {
 
     /// 8 lanes of AVX2 with FMA.
     #[derive(Clone, Copy)]
-    pub(crate) struct M256(__m256);
+    pub(crate) struct M256(pub(in crate::ops::simd) __m256);
 
     /// Eight set lanes, then eight clear ones: `lane_mask(count)` reads a window of it.
     static LANE_MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
     #[inline(always)]
-    unsafe fn lane_mask(count: usize) -> __m256i {
+    pub(in crate::ops::simd) unsafe fn lane_mask(count: usize) -> __m256i {
         // SAFETY: `count < 8`, so the window lies inside the table; AVX2 is available to the callers.
         unsafe { _mm256_loadu_si256(LANE_MASKS.as_ptr().add(8 - count).cast()) }
     }

@@ -1,6 +1,7 @@
 //! Which vector instructions the CPU kernels use: found once at run time, never at build time.
 
 pub(crate) mod lanes;
+pub(crate) mod pairs;
 
 use std::sync::OnceLock;
 

@@ -4,6 +4,7 @@ use super::gather::Gather;
 use super::pixels::Pixels;
 use super::tile::Run;
 use crate::ops::simd::lanes::Lanes;
+use std::marker::PhantomData;
 
 /// Channels below which a run for each tap would be too short.
 const MAX_CHANNELS: usize = 8;
@@ -33,7 +34,7 @@ impl<const MR: usize> Patches<MR> {
     /// # Safety
     /// `V`'s instructions are available and `input` has the length of the gather's input for every image of `pixels`.
     #[inline(always)]
-    pub unsafe fn fill<V: Lanes>(&mut self, gather: &Gather, pixels: &Pixels<MR>, input: &[f32]) -> Run<MR> {
+    pub unsafe fn fill<V: Lanes>(&mut self, gather: &Gather, pixels: &Pixels<MR>, input: &[f32]) -> Run<f32, MR> {
         let mut inputs = [std::ptr::null(); MR];
         for (i, patch) in self.0.iter_mut().enumerate() {
             if i < pixels.count {
@@ -62,10 +63,20 @@ pub(super) struct Corner {
 /// gather's depth and the slack.
 #[inline(always)]
 pub(super) unsafe fn copy<V: Lanes>(gather: &Gather, corner: Corner, input: &[f32], patch: *mut f32) {
+    let mut writer = FloatWriter::<V> { to: patch, input, lanes: PhantomData };
+    // SAFETY: as the caller vouches.
+    unsafe { write(gather, corner, &mut writer) };
+}
+
+/// As [`copy`], through a writer.
+///
+/// # Safety
+/// The writer has room for the gather's depth, and its input the gather's images up to `corner.image`.
+#[inline(always)]
+pub(super) unsafe fn write(gather: &Gather, corner: Corner, writer: &mut impl Writer) {
     let (rows, cols, channels) = (&gather.rows, &gather.cols, gather.c_in);
     // Taps that are neighbours in the input are copied together: all of a tap row, or one.
     let together = if cols.offset_step == 1 { cols.taps } else { 1 };
-    let mut writer = Writer { to: patch, input };
     for tap_row in 0..rows.taps {
         let row = corner.row + tap_row as isize * rows.offset_step;
         let mut col = corner.col;
@@ -78,11 +89,11 @@ pub(super) unsafe fn copy<V: Lanes>(gather: &Gather, corner: Corner, input: &[f3
             unsafe {
                 if (row as usize) < rows.input && before < until {
                     let first = gather.input_offset(corner.image, row, col + before as isize) as usize;
-                    writer.zero::<V>(before * channels);
-                    writer.copy::<V>(first, (until - before) * channels);
-                    writer.zero::<V>((together - until) * channels);
+                    writer.zero(before * channels);
+                    writer.copy(first, (until - before) * channels);
+                    writer.zero((together - until) * channels);
                 } else {
-                    writer.zero::<V>(together * channels);
+                    writer.zero(together * channels);
                 }
             }
             col += together as isize * cols.offset_step;
@@ -91,17 +102,31 @@ pub(super) unsafe fn copy<V: Lanes>(gather: &Gather, corner: Corner, input: &[f3
     }
 }
 
-/// Fills a patch front to back with whole vectors: what one spills past its end, the next overwrites.
-struct Writer<'a> {
-    to: *mut f32,
-    input: &'a [f32],
+/// Fills a patch front to back. It may spill past what it is told to write: what one call spills, the next overwrites.
+pub(super) trait Writer {
+    /// Writes `len` zeros.
+    ///
+    /// # Safety
+    /// The patch has room for them.
+    unsafe fn zero(&mut self, len: usize);
+
+    /// Copies `len` elements from `first` of the input.
+    ///
+    /// # Safety
+    /// The patch has room for them, and the input has them.
+    unsafe fn copy(&mut self, first: usize, len: usize);
 }
 
-impl Writer<'_> {
-    /// # Safety
-    /// `V`'s instructions are available and `to` has room for `len` floats and the slack.
+/// Writes whole vectors of f32. Its safety also needs `V`'s instructions.
+struct FloatWriter<'a, V> {
+    to: *mut f32,
+    input: &'a [f32],
+    lanes: PhantomData<V>,
+}
+
+impl<V: Lanes> Writer for FloatWriter<'_, V> {
     #[inline(always)]
-    unsafe fn zero<V: Lanes>(&mut self, len: usize) {
+    unsafe fn zero(&mut self, len: usize) {
         for done in (0..len).step_by(V::LANES) {
             // SAFETY: as the caller vouches.
             unsafe { V::zero().store(self.to.add(done)) };
@@ -109,12 +134,8 @@ impl Writer<'_> {
         self.to = self.to.wrapping_add(len);
     }
 
-    /// Copies `len` floats from `first` of the input.
-    ///
-    /// # Safety
-    /// As for `zero`, and the input has these floats.
     #[inline(always)]
-    unsafe fn copy<V: Lanes>(&mut self, first: usize, len: usize) {
+    unsafe fn copy(&mut self, first: usize, len: usize) {
         let from = self.input.as_ptr().wrapping_add(first);
         let readable = self.input.len() - first;
         for done in (0..len).step_by(V::LANES) {

@@ -34,10 +34,10 @@ pub(super) struct Pixels<const MR: usize> {
     pub rows: [isize; MR],
     /// See `rows`.
     pub cols: [isize; MR],
-    /// Float offset of (`rows`, `cols`) in the input, meaningful only where that is inside.
+    /// Offset of (`rows`, `cols`) in the input, meaningful only where that is inside.
     inputs: [isize; MR],
     pub images: [usize; MR],
-    /// First float of the pixel in the output.
+    /// First element of the pixel in the output.
     pub outputs: [usize; MR],
 }
 
@@ -108,16 +108,18 @@ impl<const MR: usize> Pixels<MR> {
     }
 
     /// Writes one run for each of `taps` under which a pixel has an input, beginning at `channel`; returns their number.
+    /// A row of the panel holds `row_channels` input channels.
     #[inline(always)]
-    pub fn runs(
+    pub fn runs<E: Copy>(
         &self,
         gather: &Gather,
-        input: *const f32,
-        zeros: *const f32,
-        taps: Range<usize>,
-        channel: usize,
-        runs: &mut [Run<MR>],
+        input: *const E,
+        zeros: *const E,
+        (taps, channel): (Range<usize>, usize),
+        row_channels: usize,
+        runs: &mut [Run<E, MR>],
     ) -> usize {
+        let tap_rows = gather.c_in.div_ceil(row_channels);
         let (rows, cols) = (&gather.rows, &gather.cols);
         let cached_cols: [u32; 4] = std::array::from_fn(|tap| inside(cols, &self.cols, tap));
         let mut count = 0;
@@ -133,7 +135,7 @@ impl<const MR: usize> Pixels<MR> {
                     * gather.c_in as isize
                     + channel as isize;
                 let run = &mut runs[count];
-                run.panel_row = tap * gather.c_in + channel;
+                run.panel_row = tap * tap_rows + channel / row_channels;
                 run.inputs = self.inputs.map(|pixel| input.wrapping_offset(pixel + offset));
                 if pixels_inside != Self::ALL {
                     for (i, input) in run.inputs.iter_mut().enumerate() {

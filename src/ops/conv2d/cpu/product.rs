@@ -47,11 +47,11 @@ pub(super) struct Product<'a> {
 
 /// An output that the units of one pass write disjoint parts of.
 #[derive(Clone, Copy)]
-pub(super) struct Output(pub *mut f32);
+pub(super) struct Output<E>(pub *mut E);
 
 // SAFETY: only units of one pass use the pointer: those of a product write grid pixels and channels of their own, those
 // of a filter gradient a chunk and block of their own.
-unsafe impl Sync for Output {}
+unsafe impl<E> Sync for Output<E> {}
 
 /// How the pixels and panels of a product are cut into units; depends on the shape and N alone.
 struct Units {
@@ -144,7 +144,7 @@ unsafe fn unit<V: Lanes, const MR: usize, const NV: usize>(
     let order = PixelOrder::choose(gather, product.n, MR);
     let in_patches = patch::suits(gather);
     let mut patches = Patches::<MR>::new();
-    let mut runs = [Run { inputs: [std::ptr::null(); MR], panel_row: 0 }; MAX_RUNS];
+    let mut runs = [Run { inputs: [std::ptr::null::<f32>(); MR], panel_row: 0 }; MAX_RUNS];
     for first in rows.clone().step_by(MR) {
         let pixels = Pixels::<MR>::locate(gather, product.n, order, first..rows.end.min(first + MR));
         let mut accumulate = false;
@@ -159,7 +159,7 @@ unsafe fn unit<V: Lanes, const MR: usize, const NV: usize>(
             } else {
                 run_len = (gather.c_in - channel).min(MAX_RUN_LEN);
                 let until = taps.min(tap + MAX_RUNS);
-                count = pixels.runs(gather, input, ZEROS.as_ptr(), tap..until, channel, &mut runs);
+                count = pixels.runs(gather, input, ZEROS.as_ptr(), (tap..until, channel), 1, &mut runs);
                 tap = until;
             }
             let last_channels = in_patches || channel + run_len == gather.c_in;

@@ -24,10 +24,10 @@ pub(super) struct Segments {
     segments: [Segment; GROUP_PIXELS],
 }
 
-/// Pixel-major matrices: the floats of pixel i begin at `first + i * pitch`.
+/// Pixel-major matrices: the elements of pixel i begin at `first + i * pitch`.
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
-    pub first: *const f32,
+pub(super) struct Rows<E> {
+    pub first: *const E,
     pub pitch: usize,
 }
 
@@ -51,13 +51,13 @@ impl Segments {
 
     /// Writes a pair for each pixel that has an input under tap (`tap_row`, `tap_col`); returns their number. `dy` holds
     /// the group's pixels.
-    pub fn pairs(
+    pub fn pairs<E: Copy>(
         &self,
         gather: &Gather,
         (tap_row, tap_col): (usize, usize),
-        x: *const f32,
-        dy: Rows,
-        pairs: &mut [PixelPair; GROUP_PIXELS],
+        x: *const E,
+        dy: Rows<E>,
+        pairs: &mut [PixelPair<E>; GROUP_PIXELS],
     ) -> usize {
         let (rows, cols) = (&gather.rows, &gather.cols);
         let row_offset = rows.offset_first + tap_row as isize * rows.offset_step;

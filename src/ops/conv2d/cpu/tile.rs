@@ -4,8 +4,8 @@ use crate::ops::simd::lanes::Lanes;
 
 /// One run of channels: where it begins in each of the `MR` pixels, and in the panel (in rows of the panel).
 #[derive(Clone, Copy)]
-pub(super) struct Run<const MR: usize> {
-    pub inputs: [*const f32; MR],
+pub(super) struct Run<E, const MR: usize> {
+    pub inputs: [*const E; MR],
     pub panel_row: usize,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Ends<const MR: usize> {
 /// for each row used, the first `pixels` outputs `channels` writable floats, `bias` (if not null) `channels` floats.
 #[inline(always)]
 pub(super) unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
-    runs: &[Run<MR>],
+    runs: &[Run<f32, MR>],
     run_len: usize,
     panel: *const f32,
     ends: &Ends<MR>,
@@ -87,7 +87,7 @@ pub(super) unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
 
 /// Lanes `first..first + V::LANES` of `count` values at `from`; lanes past `count` are 0.
 #[inline(always)]
-unsafe fn load_lanes<V: Lanes>(from: *const f32, first: usize, count: usize) -> V {
+pub(super) unsafe fn load_lanes<V: Lanes>(from: *const f32, first: usize, count: usize) -> V {
     // SAFETY: as for `tile`; at most `count` values are read.
     unsafe {
         if first + V::LANES <= count {

@@ -195,7 +195,7 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
     // Left uninitialised: clearing it would take as long as a small unit. A patch is written before it is read.
     let mut patches = MaybeUninit::<[f32; PATCH_FLOATS + patch::SLACK]>::uninit();
     let patches = patches.as_mut_ptr().cast::<f32>();
-    let mut pairs = [PixelPair { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
+    let mut pairs = [PixelPair::<f32> { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
     let patch_pitch = plan.columns.next_multiple_of(16);
     let group = if plan.in_patches { GROUP_PIXELS.min(PATCH_FLOATS / patch_pitch) } else { GROUP_PIXELS };
     for first in unit.pixels.clone().step_by(group) {
@@ -252,7 +252,7 @@ unsafe fn run_unit<V: Lanes, const KB: usize, const KB1: usize>(
 /// As for [`wgrad_tile`], for all these output channels.
 #[inline(always)]
 pub(super) unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
-    pairs: &[PixelPair],
+    pairs: &[PixelPair<f32>],
     mut block: Block,
     k_end: usize,
 ) {
@@ -275,7 +275,7 @@ pub(super) unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
 /// # Safety
 /// As for [`wgrad_tile`].
 #[inline(always)]
-unsafe fn tile_of<V: Lanes, const KB: usize, const NV: usize>(pairs: &[PixelPair], block: &Block) -> usize {
+unsafe fn tile_of<V: Lanes, const KB: usize, const NV: usize>(pairs: &[PixelPair<f32>], block: &Block) -> usize {
     // SAFETY: as the caller vouches.
     unsafe { wgrad_tile::<V, KB, NV>(pairs, block) };
     KB

@@ -4,9 +4,9 @@ use crate::ops::simd::lanes::Lanes;
 
 /// Where one pixel's inputs (under one tap) and its output gradients begin.
 #[derive(Clone, Copy)]
-pub(super) struct PixelPair {
-    pub x: *const f32,
-    pub dy: *const f32,
+pub(super) struct PixelPair<E> {
+    pub x: *const E,
+    pub dy: *const E,
 }
 
 /// A block of filter columns in `x` and of gradients to add up.
@@ -33,7 +33,7 @@ pub(super) struct Block {
 /// `block.column + block.columns` at `x`; `dfilter` is writable for every (k, column) named above.
 #[inline(always)]
 pub(super) unsafe fn wgrad_tile<V: Lanes, const KB: usize, const NV: usize>(
-    pairs: &[PixelPair],
+    pairs: &[PixelPair<f32>],
     block: &Block,
 ) {
     // SAFETY: as the caller vouches.
@@ -49,7 +49,7 @@ pub(super) unsafe fn wgrad_tile<V: Lanes, const KB: usize, const NV: usize>(
 /// `PARTIAL`: the last vector has fewer columns than lanes.
 #[inline(always)]
 unsafe fn sum_pixels<V: Lanes, const KB: usize, const NV: usize, const PARTIAL: bool>(
-    pairs: &[PixelPair],
+    pairs: &[PixelPair<f32>],
     block: &Block,
 ) {
     let last_columns = block.columns - (NV - 1) * V::LANES;
