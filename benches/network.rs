@@ -19,7 +19,7 @@ fn forward_backward(c: &mut Criterion) {
         let mut rng = Philox::new(1, Stream::Images, 0);
         let x: Vec<f32> = (0..BATCH * spec.image.numel()).map(|_| rng.normal() as f32).collect();
         let labels: Vec<u32> = (0..BATCH).map(|_| rng.below(10)).collect();
-        let mut executor = Executor::new(plan).expect("memory for 64 images");
+        let mut executor = Executor::<f32>::new(plan).expect("memory for 64 images");
         group.bench_function(BenchmarkId::new(name, BATCH), |b| {
             b.iter(|| {
                 executor.load_params(&params).expect("parameters of this plan");

@@ -24,12 +24,6 @@ pub enum DeviceError {
     /// The GPU is there but does not open.
     #[error("{0}; `--device cpu` (cluster.device = \"cpu\") trains without a GPU")]
     Cuda(CudaError),
-    /// The CPU backend computes in f32.
-    #[error(
-        "precision bf16 needs an NVIDIA GPU in this version: use `--precision f32` (cluster.precision = \"f32\"), or see \
-         `scadles doctor` for what the GPU lacks"
-    )]
-    CpuPrecision,
 }
 
 impl Device {

@@ -6,10 +6,11 @@ use super::forward::{avg_pool_shape, max_pool_shape, pad_shape};
 use super::memory::GradTarget;
 use super::plan::{Layer, Op};
 use crate::ops::batchnorm2d::{self, Extent, Gradients, Saved};
+use crate::ops::conv2d::CpuElement;
 use crate::ops::elementwise::add_inplace;
 use crate::ops::{conv2d, dropout, linear, pad_shortcut, pool2d, relu};
 
-impl Executor {
+impl<E: CpuElement> Executor<E> {
     /// Writes the gradient of every parameter, from the gradient of the logits in the arena.
     pub(super) fn backward(&mut self, n: usize, params: &[f32], grad: &mut [f32], seed: DropoutSeed) {
         let plan = self.plan.clone();
@@ -44,7 +45,7 @@ impl Executor {
             linear::bias_backward(rows(plan, layer, n), shape.k, dy, dbias, scratch);
         }
         let [x, dy] = [plan.slot(layer.x), slots.dy].map(|slot| &arena[slot.range(n)]);
-        let conv = conv2d::passes(shape, filters[i].algorithms);
+        let conv = conv2d::passes::<E>(shape, filters[i].algorithms);
         conv.wgrad(n, x, dy, &mut grad[plan.params()[*filter].range.clone()], scratch);
         clock.end(i, Pass::Wgrad);
         if let Some(dx) = slots.dx.slot() {

@@ -5,10 +5,16 @@ use super::clock::{Clock, LayerTime, Pass};
 use super::error::NnError;
 use super::forward::Mode;
 use super::plan::{Layer, Op, Plan};
+use crate::element::Element;
+use crate::ops::conv2d::CpuElement;
 use crate::ops::softmax_xent::{self, LabelError, LossStats};
 use crate::ops::{batchnorm2d, conv2d, linear};
+use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Elements that one task rounds.
+const TILE_LEN: usize = 32 * 1024;
 
 /// Which dropout masks a step draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +25,18 @@ pub struct DropoutSeed {
     pub index: u64,
 }
 
-/// A network's activations, packed filters and scratch memory on the CPU.
+/// A network's activations, packed filters and scratch memory on the CPU; activations and their gradients are stored as `E`,
+/// f32 or bf16, and everything else is f32.
 ///
 /// Parameters, statistics and the gradient belong to the caller, so one executor serves any number of simulated
 /// devices in turn. After construction no call allocates. Results are the same bytes for any number of threads.
 #[derive(Debug)]
-pub struct Executor {
+pub struct Executor<E = f32> {
     pub(super) plan: Arc<Plan>,
-    pub(super) arena: Aligned<f32>,
+    pub(super) arena: Aligned<E>,
+    /// Of the largest batch, in f32 whatever the activations.
+    logits: Vec<f32>,
+    dlogits: Vec<f32>,
     pub(super) argmax: Aligned<u8>,
     /// Batch mean and inverse standard deviation, in the ranges of the running mean and variance.
     pub(super) saved: Vec<f32>,
@@ -53,7 +63,7 @@ struct Call<'a> {
     params: &'a [f32],
 }
 
-impl Executor {
+impl<E: CpuElement> Executor<E> {
     /// Memory for batches of up to [`Plan::max_batch`] images.
     ///
     /// # Errors
@@ -61,10 +71,13 @@ impl Executor {
     pub fn new(plan: Arc<Plan>) -> Result<Self, NnError> {
         // First: what fits into memory is far from overflowing the products below.
         let arena = Aligned::zeroed(plan.memory().numel, "activations")?;
-        let (filters, packed_len) = packed_filters(&plan);
-        let scratch_len = plan.layers().iter().map(|layer| scratch_len(&plan, layer)).max().unwrap_or(0);
+        let (filters, packed_len) = packed_filters::<E>(&plan);
+        let scratch_len = plan.layers().iter().map(|layer| scratch_len::<E>(&plan, layer)).max().unwrap_or(0);
+        let logits_len = plan.max_batch() * plan.classes();
         Ok(Self {
             arena,
+            logits: vec![0.0; logits_len],
+            dlogits: vec![0.0; logits_len],
             argmax: Aligned::zeroed(plan.memory().argmax_bytes, "max-pool positions")?,
             saved: vec![0.0; plan.num_stats()],
             packed: Aligned::zeroed(packed_len, "packed filters")?,
@@ -83,8 +96,8 @@ impl Executor {
 
     /// Bytes of all its buffers at the largest batch; pages that no batch has reached are not yet taken.
     pub fn memory_bytes(&self) -> usize {
-        let floats = self.arena.len() + self.saved.len() + self.packed.len() + self.scratch.len();
-        floats * size_of::<f32>() + self.argmax.len()
+        let floats = self.saved.len() + self.packed.len() + self.scratch.len() + 2 * self.logits.len();
+        self.arena.len() * size_of::<E>() + floats * size_of::<f32>() + self.argmax.len()
     }
 
     /// Whether steps note the time of each layer, for [`Self::layer_times`].
@@ -106,7 +119,7 @@ impl Executor {
         for (layer, packed) in self.plan.layers().iter().zip(&self.filters) {
             if let Op::Conv2d { shape, filter, .. } = &layer.op {
                 let filter = &params[self.plan.params()[*filter].range.clone()];
-                let conv = conv2d::passes(shape, packed.algorithms);
+                let conv = conv2d::passes::<E>(shape, packed.algorithms);
                 conv.pack_fprop(filter, &mut self.packed[packed.fprop.clone()]);
                 if !packed.dgrad.is_empty() {
                     conv.pack_dgrad(filter, &mut self.packed[packed.dgrad.clone()]);
@@ -165,8 +178,8 @@ impl Executor {
     ) -> Result<LossStats, NnError> {
         let n = labels.len();
         self.infer(Call { n, x, params }, stats)?;
-        let logits = &self.arena[self.plan.slot(self.plan.logits()).range(n)];
-        Ok(softmax_xent::forward(n, self.plan.classes(), logits, labels)?)
+        let logits_len = self.widen_logits(n);
+        Ok(softmax_xent::forward(n, self.plan.classes(), &self.logits[..logits_len], labels)?)
     }
 
     /// Logits `[n, classes]` of `n` images, with running statistics and without dropout.
@@ -183,7 +196,8 @@ impl Executor {
     ) -> Result<(), NnError> {
         check_len("out", n.saturating_mul(self.plan.classes()), out.len())?;
         self.infer(Call { n, x, params }, stats)?;
-        out.copy_from_slice(&self.arena[self.plan.slot(self.plan.logits()).range(n)]);
+        let logits_len = self.widen_logits(n);
+        out.copy_from_slice(&self.logits[..logits_len]);
         Ok(())
     }
 
@@ -208,22 +222,38 @@ impl Executor {
     }
 
     fn copy_image(&mut self, Call { n, x, .. }: Call) {
-        self.arena[self.plan.memory().tensors[0].range(n)].copy_from_slice(x);
+        round_into(x, &mut self.arena[self.plan.memory().tensors[0].range(n)]);
+    }
+
+    /// Copies the logits of `n` images from the arena; returns their number.
+    fn widen_logits(&mut self, n: usize) -> usize {
+        let logits = &self.arena[self.plan.slot(self.plan.logits()).range(n)];
+        self.logits.iter_mut().zip(logits).for_each(|(to, from)| *to = from.to_f32());
+        logits.len()
     }
 
     /// Loss of the logits; writes their gradient.
     fn loss_gradient(&mut self, labels: &[u32]) -> Result<LossStats, NnError> {
-        let (plan, n) = (&self.plan, labels.len());
-        let Some(last) = plan.memory().layers.last() else { return Ok(LossStats::default()) };
-        let [logits, dlogits] =
-            disjoint(&mut self.arena, [plan.slot(plan.logits()).range(n), last.dy.range(n)]);
-        Ok(softmax_xent::forward_backward(n, plan.classes(), logits, labels, dlogits)?)
+        let n = labels.len();
+        let len = self.widen_logits(n);
+        let Some(last) = self.plan.memory().layers.last() else { return Ok(LossStats::default()) };
+        let (logits, dlogits) = (&self.logits[..len], &mut self.dlogits[..len]);
+        let loss = softmax_xent::forward_backward(n, self.plan.classes(), logits, labels, dlogits)?;
+        round_into(dlogits, &mut self.arena[last.dy.range(n)]);
+        Ok(loss)
     }
 }
 
 /// Parts of a buffer that the plan keeps apart.
-pub(super) fn disjoint<const N: usize>(buffer: &mut [f32], ranges: [Range<usize>; N]) -> [&mut [f32]; N] {
+pub(super) fn disjoint<E, const N: usize>(buffer: &mut [E], ranges: [Range<usize>; N]) -> [&mut [E]; N] {
     buffer.get_disjoint_mut(ranges).expect("slots alive at the same time overlap")
+}
+
+/// Stores `from` as `to`'s elements; the lengths are equal.
+pub(super) fn round_into<E: Element>(from: &[f32], to: &mut [E]) {
+    (from.par_chunks(TILE_LEN), to.par_chunks_mut(TILE_LEN))
+        .into_par_iter()
+        .for_each(|(from, to)| from.iter().zip(to).for_each(|(from, to)| *to = E::from_f32(*from)));
 }
 
 /// Images times pixels.
@@ -245,7 +275,7 @@ fn check_labels(labels: &[u32], classes: usize) -> Result<(), NnError> {
 }
 
 /// Ranges of each layer's packed filters, and their total length. The first layer has no input gradient.
-fn packed_filters(plan: &Plan) -> (Vec<PackedFilter>, usize) {
+fn packed_filters<E: CpuElement>(plan: &Plan) -> (Vec<PackedFilter>, usize) {
     let mut end = 0;
     let mut next = |len: usize| {
         let start = end;
@@ -258,7 +288,7 @@ fn packed_filters(plan: &Plan) -> (Vec<PackedFilter>, usize) {
         .map(|layer| match &layer.op {
             Op::Conv2d { shape, .. } => {
                 let algorithms = conv2d::Algorithms::choose(shape);
-                let conv = conv2d::passes(shape, algorithms);
+                let conv = conv2d::passes::<E>(shape, algorithms);
                 PackedFilter {
                     algorithms,
                     fprop: next(conv.packed_fprop_len()),
@@ -272,12 +302,12 @@ fn packed_filters(plan: &Plan) -> (Vec<PackedFilter>, usize) {
 }
 
 /// Scratch of a layer at the largest batch.
-fn scratch_len(plan: &Plan, layer: &Layer) -> usize {
+fn scratch_len<E: CpuElement>(plan: &Plan, layer: &Layer) -> usize {
     let rows = rows(plan, layer, plan.max_batch());
     match &layer.op {
         Op::Conv2d { shape, bias, .. } => {
             let algorithms = conv2d::Algorithms::choose(shape);
-            let conv = conv2d::passes(shape, algorithms).scratch_len(plan.max_batch());
+            let conv = conv2d::passes::<E>(shape, algorithms).scratch_len(plan.max_batch());
             conv.max(bias.map_or(0, |_| linear::bias_scratch_len(rows, shape.k)))
         }
         Op::BatchNorm2d { .. } => batchnorm2d::scratch_len(rows, plan.tensor(layer.y).c),

@@ -4,6 +4,7 @@ use super::clock::Pass;
 use super::executor::{DropoutSeed, Executor, disjoint, rows};
 use super::plan::{Layer, Op, Plan};
 use crate::ops::batchnorm2d::{self, Epilogue, Extent, Parameters, RunningStatistics, TrainStatistics};
+use crate::ops::conv2d::CpuElement;
 use crate::ops::pad_shortcut::PadShortcutShape;
 use crate::ops::pool2d::{self, AdaptiveAvgShape, Pool2dShape};
 use crate::ops::{conv2d, dropout, pad_shortcut};
@@ -16,7 +17,7 @@ pub(super) enum Mode<'a> {
     Eval { stats: &'a [f32] },
 }
 
-impl Executor {
+impl<E: CpuElement> Executor<E> {
     /// Computes all activations of `n` images from the image in the arena.
     pub(super) fn forward(&mut self, n: usize, params: &[f32], mut mode: Mode) {
         let Self { plan, arena, argmax, saved, packed, filters, scratch, clock, .. } = self;
@@ -28,7 +29,8 @@ impl Executor {
                     let bias = bias.map(|index| &params[plan.params()[index].range.clone()]);
                     let epilogue = conv2d::Epilogue { bias, relu: *relu };
                     let filter = &packed[filters[i].fprop.clone()];
-                    conv2d::passes(shape, filters[i].algorithms).fprop(n, x, filter, epilogue, y, scratch);
+                    conv2d::passes::<E>(shape, filters[i].algorithms)
+                        .fprop(n, x, filter, epilogue, y, scratch);
                 }
                 Op::BatchNorm2d { shortcut, relu, .. } => {
                     let relu = *relu;
@@ -78,12 +80,12 @@ impl DropoutSeed {
     }
 }
 
-fn batch_norm(
+fn batch_norm<E: CpuElement>(
     (plan, layer, n): (&Plan, &Layer, usize),
     params: &[f32],
-    x: &[f32],
-    epilogue: Epilogue,
-    y: &mut [f32],
+    x: &[E],
+    epilogue: Epilogue<E>,
+    y: &mut [E],
     mode: &mut Mode,
     (saved, scratch): (&mut [f32], &mut [f32]),
 ) {

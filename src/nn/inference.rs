@@ -7,11 +7,12 @@
 
 use super::aligned::Aligned;
 use super::error::NnError;
-use super::executor::{check_len, disjoint, rows};
+use super::executor::{check_len, disjoint, round_into, rows};
 use super::forward::{avg_pool_shape, max_pool_shape, pad_shape};
 use super::memory::{Life, Slot, place};
 use super::plan::{Layer, Op, Plan, TensorId};
 use crate::ops::batchnorm2d::{self, EPS, Extent, Parameters, RunningStatistics};
+use crate::ops::conv2d::CpuElement;
 use crate::ops::{conv2d, elementwise, pad_shortcut, pool2d};
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,19 +31,19 @@ use std::sync::Arc;
 ///
 /// let spec = ModelSpec { name: "resnet20".into(), width: 0.25, ..ModelSpec::default() };
 /// let plan = Arc::new(models::plan(&spec, 8)?);
-/// let mut network = Inference::new(plan.clone(), &plan.init_params(1), &plan.init_stats())?;
+/// let mut network = Inference::<f32>::new(plan.clone(), &plan.init_params(1), &plan.init_stats())?;
 /// let mut logits = vec![0.0; 2 * plan.classes()];
 /// network.logits(&vec![0.5; 2 * plan.image().numel()], 2, &mut logits)?;
 /// assert!(logits.iter().all(|logit| logit.is_finite()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Inference {
+pub struct Inference<E = f32> {
     plan: Arc<Plan>,
     steps: Vec<Step>,
     /// Of each tensor.
     slots: Vec<Slot>,
-    arena: Aligned<f32>,
+    arena: Aligned<E>,
     argmax: Aligned<u8>,
     packed: Aligned<f32>,
     bias: Vec<f32>,
@@ -75,13 +76,13 @@ struct Conv {
     bias: Range<usize>,
 }
 
-impl Inference {
+impl<E: CpuElement> Inference<E> {
     /// The network of `plan` with these parameters and batch-norm running statistics, for up to [`Plan::max_batch`] images.
     ///
     /// # Errors
     /// Slices of the wrong length, or [`NnError::OutOfMemory`].
     pub fn new(plan: Arc<Plan>, params: &[f32], stats: &[f32]) -> Result<Self, NnError> {
-        let (steps, sizes) = steps(&plan);
+        let (steps, sizes) = steps::<E>(&plan);
         let (slots, numel) = slots(&plan, &steps)
             .ok_or(NnError::OutOfMemory { what: "activations", bytes: u128::from(u64::MAX) })?;
         let mut this = Self {
@@ -108,8 +109,8 @@ impl Inference {
     /// Bytes of all its buffers at the largest batch; pages that no batch has reached are not yet taken.
     pub fn memory_bytes(&self) -> usize {
         let floats = [&self.bias, &self.norms, &self.folded].map(Vec::len).iter().sum::<usize>();
-        let floats = floats + self.arena.len() + self.packed.len() + self.scratch.len();
-        floats * size_of::<f32>() + self.argmax.len()
+        let floats = floats + self.packed.len() + self.scratch.len();
+        self.arena.len() * size_of::<E>() + floats * size_of::<f32>() + self.argmax.len()
     }
 
     /// Replaces parameters and statistics.
@@ -122,7 +123,7 @@ impl Inference {
         let Self { plan, steps, packed, bias, norms, folded, .. } = self;
         for step in steps {
             match step {
-                Step::Conv(conv) => conv.load((plan, params, stats), folded, packed, bias),
+                Step::Conv(conv) => conv.load::<E>((plan, params, stats), folded, packed, bias),
                 Step::Norm { layer, first } => {
                     let parts = norm_parts(plan, &plan.layers()[*layer], params, stats);
                     let len = parts[0].len();
@@ -149,9 +150,10 @@ impl Inference {
         if n == 0 {
             return Ok(());
         }
-        self.arena[self.slots[0].range(n)].copy_from_slice(x);
+        round_into(x, &mut self.arena[self.slots[0].range(n)]);
         self.run(n);
-        out.copy_from_slice(&self.arena[self.slots[self.plan.logits().0].range(n)]);
+        let logits = &self.arena[self.slots[self.plan.logits().0].range(n)];
+        out.iter_mut().zip(logits).for_each(|(out, logit)| *out = logit.to_f32());
         Ok(())
     }
 
@@ -171,7 +173,7 @@ impl Inference {
 }
 
 impl Conv {
-    fn load(
+    fn load<E: CpuElement>(
         &self,
         (plan, params, stats): (&Plan, &[f32], &[f32]),
         folded: &mut [f32],
@@ -197,15 +199,15 @@ impl Conv {
                 bias[k] = (bias[k] - mean[k]) * scale + beta[k];
             }
         }
-        conv2d::passes(shape, self.algorithms).pack_fprop(folded, &mut packed[self.packed.clone()]);
+        conv2d::passes::<E>(shape, self.algorithms).pack_fprop(folded, &mut packed[self.packed.clone()]);
     }
 
-    fn run(
+    fn run<E: CpuElement>(
         &self,
         plan: &Plan,
         n: usize,
         range: &dyn Fn(TensorId) -> Range<usize>,
-        arena: &mut [f32],
+        arena: &mut [E],
         (packed, bias): (&[f32], &[f32]),
         scratch: &mut [f32],
     ) {
@@ -236,12 +238,12 @@ impl Conv {
     }
 }
 
-fn norm(
+fn norm<E: CpuElement>(
     plan: &Plan,
     layer: &Layer,
     n: usize,
     range: &dyn Fn(TensorId) -> Range<usize>,
-    arena: &mut [f32],
+    arena: &mut [E],
     numbers: &[f32],
 ) {
     let Op::BatchNorm2d { shortcut, relu, .. } = layer.op else { return };
@@ -264,12 +266,12 @@ fn norm(
 }
 
 /// Layers without parameters.
-fn plain(
+fn plain<E: CpuElement>(
     plan: &Plan,
     layer: &Layer,
     n: usize,
     range: &dyn Fn(TensorId) -> Range<usize>,
-    arena: &mut [f32],
+    arena: &mut [E],
     argmax: &mut [u8],
 ) {
     let [x, y] = disjoint(arena, [range(layer.x), range(layer.y)]);
@@ -307,13 +309,13 @@ struct Sizes {
 }
 
 /// The work in its order: a convolution stands where its batch norm did.
-fn steps(plan: &Plan) -> (Vec<Step>, Sizes) {
+fn steps<E: CpuElement>(plan: &Plan) -> (Vec<Step>, Sizes) {
     let mut sizes = Sizes::default();
     let mut steps = Vec::with_capacity(plan.layers().len());
     let conv = |index: usize, norm: Option<usize>, sizes: &mut Sizes| {
         let Op::Conv2d { shape, .. } = &plan.layers()[index].op else { unreachable!("a convolution") };
         let algorithms = conv2d::Algorithms::choose(shape);
-        let passes = conv2d::passes(shape, algorithms);
+        let passes = conv2d::passes::<E>(shape, algorithms);
         let packed = sizes.packed..sizes.packed + passes.packed_fprop_len();
         let bias = sizes.bias..sizes.bias + shape.k;
         (sizes.packed, sizes.bias) = (packed.end.next_multiple_of(16), bias.end);

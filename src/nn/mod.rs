@@ -21,7 +21,7 @@
 //! let spec = ModelSpec { name: "resnet20".into(), width: 0.25, ..ModelSpec::default() };
 //! let plan = Arc::new(models::plan(&spec, 8)?);
 //! let (params, mut stats) = (plan.init_params(1), plan.init_stats());
-//! let mut executor = Executor::new(plan.clone())?;
+//! let mut executor = Executor::<f32>::new(plan.clone())?;
 //! executor.load_params(&params)?;
 //!
 //! let (x, labels) = (vec![0.5; 4 * 32 * 32 * 3], [3, 1, 4, 1]);

@@ -9,21 +9,21 @@
 macro_rules! multiversion {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident $(<$of:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
     )+) => {$(
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn baseline($($arg: $ty),*) $(-> $ret)? $body
+            fn baseline $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                fn avx512 $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
                     baseline($($arg),*)
                 }
                 #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                fn avx2 $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
                     baseline($($arg),*)
                 }
                 if is_x86_feature_detected!("avx512f")

@@ -1,6 +1,7 @@
 //! Layer ops against naive f64 references: values, gradients, edge shapes, thread counts.
 
 mod batchnorm2d;
+mod bf16;
 mod check;
 mod dropout;
 mod elementwise;

@@ -118,5 +118,5 @@ fn threads_do_not_change_results() {
 #[should_panic(expected = "max pool forward: impossible")]
 fn padding_over_half_the_window_panics() {
     let shape = Pool2dShape { c: 1, h: 4, w: 4, window: 2, stride: 1, pad: 2 };
-    max_forward(&shape, 0, &[], &mut [], &mut []);
+    max_forward::<f32>(&shape, 0, &[], &mut [], &mut []);
 }

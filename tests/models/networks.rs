@@ -199,7 +199,7 @@ fn the_papers_networks_fit_their_memory() {
     ] {
         let plan = models::plan(&ModelSpec { image, ..spec(name, stem, 1000) }, 100).unwrap();
         let activations: usize = plan.layers().iter().map(|layer| 400 * plan.tensor(layer.y).numel()).sum();
-        let executor = Executor::new(Arc::new(plan.clone())).unwrap();
+        let executor = Executor::<f32>::new(Arc::new(plan.clone())).unwrap();
         println!(
             "{name} {stem:?}, batch 100: arena {} MiB (activations alone {} MiB), with packed filters and scratch {} MiB",
             plan.activation_bytes() >> 20,

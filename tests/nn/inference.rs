@@ -18,7 +18,7 @@ fn trained(net: &mut Net) {
 }
 
 fn compare(net: &mut Net, what: &str) {
-    let mut network = Inference::new(Arc::clone(&net.plan), &net.params, &net.stats).unwrap();
+    let mut network = Inference::<f32>::new(Arc::clone(&net.plan), &net.params, &net.stats).unwrap();
     for n in [7, 1, 3] {
         let (x, _) = net.batch(40 + n as u64, n);
         let [mut expected, mut found] = [vec![0.0; 5 * n], vec![0.0; 5 * n]];
@@ -73,12 +73,12 @@ fn a_batch_norm_that_cannot_be_folded_stays() {
 #[test]
 fn new_parameters_replace_the_old() {
     let mut net = Net::new("resnet20", Stem::Cifar, 0.25, [8, 8, 3], 7);
-    let mut network = Inference::new(Arc::clone(&net.plan), &net.params, &net.stats).unwrap();
+    let mut network = Inference::<f32>::new(Arc::clone(&net.plan), &net.params, &net.stats).unwrap();
     trained(&mut net);
     network.load(&net.params, &net.stats).unwrap();
     let (x, _) = net.batch(5, 2);
     let [mut expected, mut found] = [vec![0.0; 10], vec![0.0; 10]];
-    Inference::new(Arc::clone(&net.plan), &net.params, &net.stats)
+    Inference::<f32>::new(Arc::clone(&net.plan), &net.params, &net.stats)
         .unwrap()
         .logits(&x, 2, &mut expected)
         .unwrap();
@@ -90,9 +90,9 @@ fn new_parameters_replace_the_old() {
 fn bad_calls_are_refused() {
     let net = Net::new("resnet20", Stem::Cifar, 0.25, [8, 8, 3], 2);
     let length = |what| move |error: &NnError| matches!(error, NnError::Length { what: w, .. } if *w == what);
-    let error = Inference::new(Arc::clone(&net.plan), &net.params[1..], &net.stats).unwrap_err();
+    let error = Inference::<f32>::new(Arc::clone(&net.plan), &net.params[1..], &net.stats).unwrap_err();
     assert!(length("params")(&error), "{error}");
-    let mut network = Inference::new(Arc::clone(&net.plan), &net.params, &net.stats).unwrap();
+    let mut network = Inference::<f32>::new(Arc::clone(&net.plan), &net.params, &net.stats).unwrap();
     assert!(length("stats")(&network.load(&net.params, &[]).unwrap_err()));
     let x = vec![0.0; 3 * 192];
     assert!(length("x")(&network.logits(&x[1..193 - 1], 1, &mut [0.0; 5]).unwrap_err()));

@@ -1,20 +1,22 @@
 //! The executor: varying batches, threads, gradients against finite differences, learning, bad calls.
 
+mod bf16;
 mod gradient;
 mod inference;
 mod steps;
 
 use scadles::models::{self, ModelSpec, Stem};
 use scadles::nn::{DropoutSeed, Executor, Plan};
+use scadles::ops::conv2d::CpuElement;
 use scadles::ops::input::ImageShape;
 use scadles::ops::softmax_xent::LossStats;
 use scadles::rng::{Philox, Stream};
 use std::sync::Arc;
 
 /// A small network with everything a step needs.
-struct Net {
+struct Net<E = f32> {
     plan: Arc<Plan>,
-    executor: Executor,
+    executor: Executor<E>,
     params: Vec<f32>,
     stats: Vec<f32>,
     grad: Vec<f32>,
@@ -29,7 +31,13 @@ impl Net {
     }
 
     fn of(plan: Plan) -> Self {
-        let plan = Arc::new(plan);
+        Self::stored(Arc::new(plan))
+    }
+}
+
+impl<E: CpuElement> Net<E> {
+    /// With activations stored as `E`.
+    fn stored(plan: Arc<Plan>) -> Self {
         let (params, stats) = (plan.init_params(11), plan.init_stats());
         let mut executor = Executor::new(plan.clone()).unwrap();
         executor.load_params(&params).unwrap();

@@ -166,7 +166,7 @@ fn calls_that_do_not_fit_are_errors() {
     let bad_label = executor.forward_backward(&x, &[0, 5], params, stats, grad, dropout).unwrap_err();
     assert!(bad_label.to_string().contains("label 5"), "{bad_label}");
     assert_eq!(*stats, before, "a refused batch leaves the statistics alone");
-    let mut unloaded = Executor::new(plan.clone()).unwrap();
+    let mut unloaded = Executor::<f32>::new(plan.clone()).unwrap();
     assert_eq!(unloaded.evaluate(&x, &labels, params, stats), Err(NnError::NoParams));
 }
 
@@ -175,7 +175,7 @@ fn a_batch_beyond_all_memory_is_an_error() {
     for max_batch in [1 << 40, 1 << 44] {
         let spec = ModelSpec { name: "vgg11".into(), ..ModelSpec::default() };
         let plan = Arc::new(models::plan(&spec, max_batch).unwrap());
-        let error = Executor::new(plan).unwrap_err();
+        let error = Executor::<f32>::new(plan).unwrap_err();
         assert!(matches!(error, NnError::OutOfMemory { what: "activations", .. }), "{error}");
     }
 }

@@ -1,7 +1,9 @@
 //! A training step allocates nothing once warm, whatever the batch.
 
+use half::bf16;
 use scadles::models::{self, ModelSpec, Stem};
 use scadles::nn::{DropoutSeed, Executor};
+use scadles::ops::conv2d::CpuElement;
 use scadles::ops::input::ImageShape;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -30,6 +32,11 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_warm_step_allocates_nothing() {
+    steps::<f32>();
+    steps::<bf16>();
+}
+
+fn steps<E: CpuElement>() {
     for (name, stem, width) in [
         ("resnet20", Stem::Cifar, 0.1),
         ("resnet50", Stem::Imagenet, 0.1),
@@ -42,7 +49,7 @@ fn a_warm_step_allocates_nothing() {
         let plan = Arc::new(models::plan(&spec, 8).unwrap());
         let (params, mut stats) = (plan.init_params(1), plan.init_stats());
         let mut grad = vec![0.0; plan.num_params()];
-        let mut executor = Executor::new(plan).unwrap();
+        let mut executor = Executor::<E>::new(plan).unwrap();
         let (x, labels) = (vec![0.5; 8 * image.numel()], [1; 8]);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let counts = pool.install(|| {

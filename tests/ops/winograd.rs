@@ -2,6 +2,7 @@
 
 use crate::conv2d::{levels, uniform};
 use crate::reference::{self, Sums};
+use half::bf16;
 use proptest::prelude::*;
 use scadles::ops::conv2d::cpu::{Algorithm, Algorithms, Epilogue, Passes};
 use scadles::ops::simd::SimdLevel;
@@ -139,6 +140,40 @@ fn images_around_the_blocks() {
     check(&shape((16, 32), (33, 30), 1), 9);
 }
 
+/// Only what is read and written differs: the results are those of f32, rounded.
+#[test]
+fn bf16_is_rounded_once() {
+    let rounded =
+        |values: &[f32]| -> Vec<bf16> { values.iter().map(|&value| bf16::from_f32(value)).collect() };
+    let widened = |values: &[bf16]| -> Vec<f32> { values.iter().map(|value| value.to_f32()).collect() };
+    for (shape, n) in [(shape((32, 48), (7, 5), 1), 3), (shape((16, 16), (33, 30), 2), 4)] {
+        let inputs = Inputs::new(&shape, n);
+        let [x, dy] = [&inputs.x, &inputs.dy].map(|values| rounded(values));
+        let inputs = Inputs { x: widened(&x), dy: widened(&dy), ..inputs };
+        for (level, algorithm) in
+            levels().into_iter().flat_map(|level| WINOGRAD.map(|algorithm| (level, algorithm)))
+        {
+            let algorithms = Algorithms::all(algorithm);
+            let [want_y, want_dx, want_dfilter] =
+                inputs.run(&Passes::new(level, &shape, algorithms), &shape, n, n);
+            let conv = Passes::<bf16>::new(level, &shape, algorithms);
+            let mut scratch = vec![f32::NAN; conv.scratch_len(n)];
+            let mut packed = vec![f32::NAN; conv.packed_fprop_len()];
+            conv.pack_fprop(&inputs.filter, &mut packed);
+            let mut y = vec![bf16::NAN; dy.len()];
+            conv.fprop(n, &x, &packed, Epilogue::default(), &mut y, &mut scratch);
+            assert!(y == rounded(&want_y), "{algorithm:?} {level:?} {shape:?} y");
+            conv.pack_dgrad(&inputs.filter, &mut packed);
+            let mut dx = vec![bf16::NAN; x.len()];
+            conv.dgrad(n, &dy, &packed, &mut dx, &mut scratch);
+            assert!(dx == rounded(&want_dx), "{algorithm:?} {level:?} {shape:?} dx");
+            let mut dfilter = vec![f32::NAN; shape.filter_len()];
+            conv.wgrad(n, &x, &dy, &mut dfilter, &mut scratch);
+            assert!(dfilter == want_dfilter, "{algorithm:?} {level:?} {shape:?} dfilter");
+        }
+    }
+}
+
 /// The errors that the module's documentation states.
 #[test]
 fn layers_of_the_networks() {
@@ -252,7 +287,8 @@ fn other_shapes_are_left_to_the_direct_algorithms() {
     ] {
         assert!(WINOGRAD.iter().all(|algorithm| !algorithm.supports(&other)), "{other:?}");
         assert_eq!(Algorithms::fastest(&other), Algorithms::default(), "{other:?}");
-        let refused = || Passes::new(SimdLevel::Portable, &other, Algorithms::all(Algorithm::Winograd2));
+        let refused =
+            || Passes::<f32>::new(SimdLevel::Portable, &other, Algorithms::all(Algorithm::Winograd2));
         assert!(std::panic::catch_unwind(refused).is_err(), "{other:?}");
     }
 }

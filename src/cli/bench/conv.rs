@@ -112,7 +112,7 @@ fn row(group: &'static str, name: String, shape: Conv2dShape, setting: Setting) 
 impl Setting {
     fn prepare(self, shape: Conv2dShape, seed: u64) -> Box<dyn FnMut()> {
         let Self { n, pass, algorithms, packs } = self;
-        let conv = conv2d::passes(&shape, algorithms);
+        let conv = conv2d::passes::<f32>(&shape, algorithms);
         let mut scratch = vec![0.0; conv.scratch_len(n)];
         let filter = uniform(seed + 1, shape.filter_len());
         match pass {
@@ -121,7 +121,7 @@ impl Setting {
                 let (mut packed, range) = aligned(conv.packed_fprop_len());
                 conv.pack_fprop(&filter, &mut packed[range.clone()]);
                 Box::new(move || {
-                    let conv = conv2d::passes(&shape, algorithms);
+                    let conv = conv2d::passes::<f32>(&shape, algorithms);
                     let packed = &mut packed[range.clone()];
                     if packs {
                         conv.pack_fprop(&filter, packed);
@@ -134,7 +134,7 @@ impl Setting {
                 let (mut packed, range) = aligned(conv.packed_dgrad_len());
                 conv.pack_dgrad(&filter, &mut packed[range.clone()]);
                 Box::new(move || {
-                    let conv = conv2d::passes(&shape, algorithms);
+                    let conv = conv2d::passes::<f32>(&shape, algorithms);
                     let packed = &mut packed[range.clone()];
                     if packs {
                         conv.pack_dgrad(&filter, packed);
@@ -146,7 +146,7 @@ impl Setting {
                 let (x, dy) = (uniform(seed, n * shape.x_len()), uniform(seed + 1, n * shape.y_len()));
                 let mut dfilter = vec![0.0; shape.filter_len()];
                 Box::new(move || {
-                    let conv = conv2d::passes(&shape, algorithms);
+                    let conv = conv2d::passes::<f32>(&shape, algorithms);
                     conv.wgrad(n, &x, &dy, black_box(&mut dfilter), &mut scratch);
                 })
             }

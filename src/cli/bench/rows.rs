@@ -3,10 +3,12 @@
 use super::{Prepare, Row};
 use crate::models::{self, ModelSpec};
 use crate::nn::{DropoutSeed, Executor, Inference};
+use crate::ops::conv2d::CpuElement;
 use crate::optim::Sgd;
 use crate::rng::{Philox, Stream};
 use crate::stream::ring::{self, SampleMeta};
 use crate::train::config::{OptimizerConfig, Stem};
+use half::bf16;
 use serde_json::json;
 
 use std::sync::Arc;
@@ -21,8 +23,10 @@ pub fn all(tiny: bool) -> Vec<Row> {
     ];
     let mut rows = Vec::new();
     for (model, stem) in networks {
-        rows.extend([16, 64, 128].map(|batch| training_step(model, stem, batch)));
-        rows.extend([1, 64].map(|batch| inference(model, stem, batch)));
+        rows.extend([16, 64, 128].map(|batch| training_step::<f32>(model, stem, batch)));
+        rows.extend([16, 64, 128].map(|batch| training_step::<bf16>(model, stem, batch)));
+        rows.extend([1, 64].map(|batch| inference::<f32>(model, stem, batch)));
+        rows.extend([1, 64].map(|batch| inference::<bf16>(model, stem, batch)));
     }
     rows.extend(super::conv::rows());
     rows.extend(super::vectors::rows());
@@ -37,13 +41,22 @@ pub(super) fn uniform(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| 2.0 * rng.uniform_f32() - 1.0).collect()
 }
 
+fn dtype<E: CpuElement>() -> &'static str {
+    if E::IS_BF16 { "bf16" } else { "f32" }
+}
+
+fn row_name<E: CpuElement>(model: &str, stem: &str, batch: usize) -> String {
+    format!("{model}-{stem}-b{batch}{}", if E::IS_BF16 { "-bf16" } else { "" })
+}
+
 /// Packing, forward, backward and SGD, as the trainer's step.
-fn training_step(model: &'static str, stem: Stem, batch: usize) -> Row {
+fn training_step<E: CpuElement>(model: &'static str, stem: Stem, batch: usize) -> Row {
     let stem_name = if stem == Stem::Cifar { "cifar" } else { "imagenet" };
-    let peer = json!({ "kind": "train", "model": model, "stem": stem_name, "batch": batch, "dtype": "f32" });
+    let peer =
+        json!({ "kind": "train", "model": model, "stem": stem_name, "batch": batch, "dtype": dtype::<E>() });
     Row::new(
         "step",
-        format!("{model}-{stem_name}-b{batch}"),
+        row_name::<E>(model, stem_name, batch),
         Some((batch as f64, "images/s")),
         Prepare::host(move |seed| {
             let spec = ModelSpec { name: model.into(), stem, ..ModelSpec::default() };
@@ -52,7 +65,7 @@ fn training_step(model: &'static str, stem: Stem, batch: usize) -> Row {
             let mut grad = vec![0.0; plan.num_params()];
             let x = uniform(seed, batch * spec.image.numel());
             let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
-            let mut executor = Executor::new(Arc::clone(&plan)).expect("memory for the batch");
+            let mut executor = Executor::<E>::new(Arc::clone(&plan)).expect("memory for the batch");
             let mut sgd = Sgd::new(&OptimizerConfig::default(), plan.num_params()).expect("the defaults");
             let mut step = 0;
             Box::new(move || {
@@ -72,12 +85,13 @@ fn training_step(model: &'static str, stem: Stem, batch: usize) -> Row {
 }
 
 /// Logits of images, with running statistics.
-fn inference(model: &'static str, stem: Stem, batch: usize) -> Row {
+fn inference<E: CpuElement>(model: &'static str, stem: Stem, batch: usize) -> Row {
     let stem_name = if stem == Stem::Cifar { "cifar" } else { "imagenet" };
-    let peer = json!({ "kind": "infer", "model": model, "stem": stem_name, "batch": batch, "dtype": "f32" });
+    let peer =
+        json!({ "kind": "infer", "model": model, "stem": stem_name, "batch": batch, "dtype": dtype::<E>() });
     Row::new(
         "infer",
-        format!("{model}-{stem_name}-b{batch}"),
+        row_name::<E>(model, stem_name, batch),
         Some((batch as f64, "images/s")),
         Prepare::host(move |seed| {
             let spec = ModelSpec { name: model.into(), stem, ..ModelSpec::default() };
@@ -85,7 +99,7 @@ fn inference(model: &'static str, stem: Stem, batch: usize) -> Row {
             let (params, stats) = (plan.init_params(seed), plan.init_stats());
             let x = uniform(seed, batch * spec.image.numel());
             let mut logits = vec![0.0; batch * plan.classes()];
-            let mut network = Inference::new(plan, &params, &stats).expect("memory for the batch");
+            let mut network = Inference::<E>::new(plan, &params, &stats).expect("memory for the batch");
             Box::new(move || {
                 network.logits(&x, batch, &mut logits).expect("a planned batch");
                 assert!(logits.iter().all(|logit| logit.is_finite()), "{model}: a logit is not finite");

@@ -40,6 +40,8 @@
 mod cpu;
 pub mod cuda;
 
+use crate::element::Element;
+
 /// Added to the variance before the square root.
 pub const EPS: f32 = 1e-5;
 
@@ -66,9 +68,9 @@ pub struct Parameters<'a> {
 
 /// What follows the normalisation in the same pass over memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Epilogue<'a> {
+pub struct Epilogue<'a, E = f32> {
     /// The other branch of a residual block, `[rows, C]`, added before the ReLU.
-    pub shortcut: Option<&'a [f32]>,
+    pub shortcut: Option<&'a [E]>,
     /// Whether negative results become 0.
     pub relu: bool,
 }
@@ -97,11 +99,11 @@ pub struct RunningStatistics<'a> {
 
 /// What `backward` needs of the forward pass.
 #[derive(Clone, Copy, Debug)]
-pub struct Saved<'a> {
+pub struct Saved<'a, E = f32> {
     /// The input, `[rows, C]`.
-    pub x: &'a [f32],
+    pub x: &'a [E],
     /// The output, `[rows, C]`, read for the ReLU's mask only; `None` when the forward pass had no ReLU.
-    pub relu_y: Option<&'a [f32]>,
+    pub relu_y: Option<&'a [E]>,
     /// The scale used, `[C]`.
     pub gamma: &'a [f32],
     /// `saved_mean`, `[C]`.
@@ -112,9 +114,9 @@ pub struct Saved<'a> {
 
 /// What `backward` writes (`=`, not `+=`).
 #[derive(Debug)]
-pub struct Gradients<'a> {
+pub struct Gradients<'a, E = f32> {
     /// Gradient of `x`, `[rows, C]`.
-    pub dx: &'a mut [f32],
+    pub dx: &'a mut [E],
     /// Gradient of `gamma`, `[C]`.
     pub dgamma: &'a mut [f32],
     /// Gradient of `beta`, `[C]`.
@@ -129,12 +131,12 @@ pub fn scratch_len(max_rows: usize, c: usize) -> usize {
 /// Normalises by the batch's statistics, saves them for [`backward`] and updates the running ones.
 ///
 /// With 0 rows nothing is written.
-pub fn forward_train(
+pub fn forward_train<E: Element>(
     extent: Extent,
-    x: &[f32],
+    x: &[E],
     parameters: Parameters<'_>,
-    epilogue: Epilogue<'_>,
-    y: &mut [f32],
+    epilogue: Epilogue<'_, E>,
+    y: &mut [E],
     statistics: TrainStatistics<'_>,
     scratch: &mut [f32],
 ) {
@@ -158,13 +160,13 @@ pub fn forward_train(
 }
 
 /// Normalises by the running statistics.
-pub fn forward_eval(
+pub fn forward_eval<E: Element>(
     extent: Extent,
-    x: &[f32],
+    x: &[E],
     parameters: Parameters<'_>,
     running: RunningStatistics<'_>,
-    epilogue: Epilogue<'_>,
-    y: &mut [f32],
+    epilogue: Epilogue<'_, E>,
+    y: &mut [E],
 ) {
     extent.check(
         "forward_eval",
@@ -185,11 +187,11 @@ pub fn forward_eval(
 /// `dy` is the gradient of the output. With a ReLU (`saved.relu_y` given) it is masked in place, to 0 where
 /// `y <= 0`; afterwards it is in either case the gradient of the shortcut too. With 0 rows `dgamma` and
 /// `dbeta` become 0.
-pub fn backward(
+pub fn backward<E: Element>(
     extent: Extent,
-    saved: Saved<'_>,
-    dy: &mut [f32],
-    gradients: Gradients<'_>,
+    saved: Saved<'_, E>,
+    dy: &mut [E],
+    gradients: Gradients<'_, E>,
     scratch: &mut [f32],
 ) {
     extent.check(
@@ -209,7 +211,7 @@ pub fn backward(
 
 impl Extent {
     /// Panics unless each of `tensors` is `[rows, C]` and each of `vectors` `[C]`.
-    fn check(self, pass: &str, tensors: &[(&str, &[f32])], vectors: &[(&str, &[f32])]) {
+    fn check<E>(self, pass: &str, tensors: &[(&str, &[E])], vectors: &[(&str, &[f32])]) {
         let Self { rows, c } = self;
         assert!(c > 0, "batchnorm2d {pass}: no channels");
         for (name, tensor) in tensors {
@@ -220,9 +222,9 @@ impl Extent {
         }
     }
 
-    fn check_shortcut(self, epilogue: Epilogue<'_>) {
+    fn check_shortcut<E>(self, epilogue: Epilogue<'_, E>) {
         let Self { rows, c } = self;
-        let len = epilogue.shortcut.map_or(rows * c, <[f32]>::len);
+        let len = epilogue.shortcut.map_or(rows * c, <[E]>::len);
         assert_eq!(len, rows * c, "batchnorm2d: shortcut is not [{rows}, {c}]");
     }
 

@@ -1,4 +1,4 @@
-//! 2-d convolution (cross-correlation): `fprop`, `dgrad`, `wgrad`, f32, channels-last.
+//! 2-d convolution (cross-correlation): `fprop`, `dgrad`, `wgrad`, channels-last.
 //!
 //! ```text
 //! y[n,p,q,k]      = sum_{r,s,c} x[n, p*stride - pad + r*dilation, q*stride - pad + s*dilation, c] * filter[k,r,s,c]
@@ -10,7 +10,8 @@
 //! [`pack_fprop`] and [`pack_dgrad`] once per parameter update. No pass allocates; each is spread over rayon's current
 //! thread pool, and its result does not depend on the number of threads.
 //!
-//! The functions here use the direct algorithms. [`passes`] also has Winograd's for 3x3 filters of stride 1, which
+//! The functions here use the direct algorithms on f32. [`passes`] takes bf16 activations too (sums, filters and their
+//! gradients stay f32), and also has Winograd's for 3x3 filters of stride 1, which
 //! [`Algorithms::choose`] picks where they are faster; the environment variable `SCADLES_WINOGRAD=off` rules them out.
 //!
 //! # Shapes
@@ -24,7 +25,7 @@
 pub mod cpu;
 pub mod cuda;
 
-pub use cpu::{Algorithm, Algorithms, Epilogue, Passes};
+pub use cpu::{Algorithm, Algorithms, CpuElement, Epilogue, Passes};
 
 use crate::ops::simd::SimdLevel;
 use crate::shape::Conv2dShape;
@@ -34,7 +35,7 @@ use cpu::CpuConv2d;
 ///
 /// # Panics
 /// If `shape` is no convolution or an algorithm does not support it.
-pub fn passes(shape: &Conv2dShape, algorithms: Algorithms) -> Passes<'_> {
+pub fn passes<E: CpuElement>(shape: &Conv2dShape, algorithms: Algorithms) -> Passes<'_, E> {
     Passes::new(SimdLevel::current(), shape, algorithms)
 }
 

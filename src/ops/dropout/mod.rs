@@ -20,6 +20,7 @@
 pub mod cuda;
 
 use super::multiversion::multiversion;
+use crate::element::Element;
 use crate::rng::{Philox, Stream};
 use rayon::prelude::*;
 
@@ -33,7 +34,7 @@ const GROUP_BLOCKS: usize = 16;
 const GROUP_LEN: usize = 4 * GROUP_BLOCKS;
 
 /// Writes `y = x * mask / (1 - p)`.
-pub fn forward(p: f32, seed: u64, index: u64, x: &[f32], y: &mut [f32]) {
+pub fn forward<E: Element>(p: f32, seed: u64, index: u64, x: &[E], y: &mut [E]) {
     assert!((0.0..=1.0).contains(&p), "dropout: p is {p}, not in [0, 1]");
     assert_eq!(x.len(), y.len(), "dropout: input and output differ in length");
     let rng = Philox::new(seed, Stream::Dropout, index);
@@ -46,13 +47,13 @@ pub fn forward(p: f32, seed: u64, index: u64, x: &[f32], y: &mut [f32]) {
 }
 
 /// Writes `dx = dy * mask / (1 - p)` with the mask that [`forward`] drew for the same `seed` and `index`.
-pub fn backward(p: f32, seed: u64, index: u64, dy: &[f32], dx: &mut [f32]) {
+pub fn backward<E: Element>(p: f32, seed: u64, index: u64, dy: &[E], dx: &mut [E]) {
     // The op is linear in its input and its own transpose.
     forward(p, seed, index, dy, dx);
 }
 
 multiversion! {
-    fn tile_apply(rng: &Philox, first_block: u64, p: f32, scale: f32, x: &[f32], y: &mut [f32]) {
+    fn tile_apply<E: Element>(rng: &Philox, first_block: u64, p: f32, scale: f32, x: &[E], y: &mut [E]) {
         for (group, (x, y)) in x.chunks(GROUP_LEN).zip(y.chunks_mut(GROUP_LEN)).enumerate() {
             let mut words = [[0u32; 4]; GROUP_BLOCKS];
             let block = first_block + (group * GROUP_BLOCKS) as u64;
@@ -61,7 +62,7 @@ multiversion! {
             }
             for ((x, y), word) in x.iter().zip(y).zip(words.as_flattened()) {
                 let uniform = (word >> 8) as f32 * (1.0 / 16_777_216.0);
-                *y = if uniform >= p { x * scale } else { 0.0 };
+                *y = E::from_f32(if uniform >= p { x.to_f32() * scale } else { 0.0 });
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Gradient of a bias: `dbias[k] = sum over rows of dy[row, k]`, in fixed blocks of rows.
 
+use crate::element::Element;
 use rayon::prelude::*;
 
 /// Rows that one partial sum covers. Fixed, so that the order of additions depends on the shape alone.
@@ -17,7 +18,7 @@ pub fn bias_scratch_len(max_rows: usize, k: usize) -> usize {
 ///
 /// # Panics
 /// If a slice has another length.
-pub fn bias_backward(rows: usize, k: usize, dy: &[f32], dbias: &mut [f32], scratch: &mut [f32]) {
+pub fn bias_backward<E: Element>(rows: usize, k: usize, dy: &[E], dbias: &mut [f32], scratch: &mut [f32]) {
     let scratch_len = bias_scratch_len(rows, k);
     assert!(
         dy.len() == rows * k && dbias.len() == k && scratch.len() >= scratch_len,
@@ -43,9 +44,9 @@ pub fn bias_backward(rows: usize, k: usize, dy: &[f32], dbias: &mut [f32], scrat
     }
 }
 
-fn add(sums: &mut [f32], values: &[f32]) {
+fn add<E: Element>(sums: &mut [f32], values: &[E]) {
     for (sum, value) in sums.iter_mut().zip(values) {
-        *sum += value;
+        *sum += value.to_f32();
     }
 }
 
@@ -67,6 +68,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "bias_backward: 2 rows of 3 channels need dy 6")]
     fn rejects_a_short_gradient() {
-        bias_backward(2, 3, &[0.0; 5], &mut [0.0; 3], &mut [0.0; 3]);
+        bias_backward(2, 3, &[0.0f32; 5], &mut [0.0; 3], &mut [0.0; 3]);
     }
 }

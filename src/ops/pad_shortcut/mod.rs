@@ -18,6 +18,7 @@
 
 pub mod cuda;
 
+use crate::element::Element;
 use rayon::prelude::*;
 
 /// Extents of the shortcut without the batch.
@@ -73,26 +74,26 @@ impl PadShortcutShape {
 }
 
 /// Writes `y`, zero channels included.
-pub fn forward(shape: &PadShortcutShape, n: usize, x: &[f32], y: &mut [f32]) {
+pub fn forward<E: Element>(shape: &PadShortcutShape, n: usize, x: &[E], y: &mut [E]) {
     shape.check("forward", n, x.len(), y.len());
     let (copied, p, x_row) = (shape.copied(), shape.p(), shape.w * shape.c);
     y.par_chunks_mut((shape.q() * shape.k).max(1)).enumerate().for_each(|(row, y)| {
         let h = row % p * shape.stride;
         let x = &x[(row / p * shape.h + h) * x_row..][..x_row];
         for (x, y) in x.chunks_exact(shape.c).step_by(shape.stride).zip(y.chunks_exact_mut(shape.k)) {
-            y[..copied.start].fill(0.0);
+            y[..copied.start].fill(E::default());
             y[copied.clone()].copy_from_slice(x);
-            y[copied.end..].fill(0.0);
+            y[copied.end..].fill(E::default());
         }
     });
 }
 
 /// Writes `dx`: the gradient of the pixels taken, 0 elsewhere.
-pub fn backward(shape: &PadShortcutShape, n: usize, dy: &[f32], dx: &mut [f32]) {
+pub fn backward<E: Element>(shape: &PadShortcutShape, n: usize, dy: &[E], dx: &mut [E]) {
     shape.check("backward", n, dx.len(), dy.len());
     let (copied, p, dy_row) = (shape.copied(), shape.p(), shape.q() * shape.k);
     dx.par_chunks_mut((shape.w * shape.c).max(1)).enumerate().for_each(|(row, dx)| {
-        dx.fill(0.0);
+        dx.fill(E::default());
         let (image, h) = (row / shape.h, row % shape.h);
         if h % shape.stride == 0 {
             let dy = &dy[(image * p + h / shape.stride) * dy_row..][..dy_row];

@@ -1,6 +1,8 @@
 //! Adaptive average pooling.
 
+use crate::element::Element;
 use crate::ops::multiversion::multiversion;
+use crate::ops::pool2d::Sums;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -49,7 +51,7 @@ fn bin(index: usize, from: usize, to: usize) -> Range<usize> {
 }
 
 /// Writes the mean of each bin.
-pub fn adaptive_avg_forward(shape: &AdaptiveAvgShape, n: usize, x: &[f32], y: &mut [f32]) {
+pub fn adaptive_avg_forward<E: Element>(shape: &AdaptiveAvgShape, n: usize, x: &[E], y: &mut [E]) {
     shape.check("forward", n, x.len(), y.len());
     let pixels = shape.out_h * shape.out_w;
     y.par_chunks_mut(shape.c).enumerate().for_each(|(pixel, y)| {
@@ -59,7 +61,7 @@ pub fn adaptive_avg_forward(shape: &AdaptiveAvgShape, n: usize, x: &[f32], y: &m
 }
 
 /// Writes `dx`: each pixel's share of the bins it lies in.
-pub fn adaptive_avg_backward(shape: &AdaptiveAvgShape, n: usize, dy: &[f32], dx: &mut [f32]) {
+pub fn adaptive_avg_backward<E: Element>(shape: &AdaptiveAvgShape, n: usize, dy: &[E], dx: &mut [E]) {
     shape.check("backward", n, dx.len(), dy.len());
     dx.par_chunks_mut(shape.w * shape.c).enumerate().for_each(|(row, dx)| {
         let dy = &dy[row / shape.h * shape.y_len()..][..shape.y_len()];
@@ -68,33 +70,38 @@ pub fn adaptive_avg_backward(shape: &AdaptiveAvgShape, n: usize, dy: &[f32], dx:
 }
 
 multiversion! {
-    fn pixel_forward(shape: &AdaptiveAvgShape, pixel: usize, x: &[f32], y: &mut [f32]) {
+    fn pixel_forward<E: Element>(shape: &AdaptiveAvgShape, pixel: usize, x: &[E], y: &mut [E]) {
         let AdaptiveAvgShape { c, h, w, out_h, out_w } = *shape;
         let (rows, columns) = (bin(pixel / out_w, out_h, h), bin(pixel % out_w, out_w, w));
-        y.fill(0.0);
-        for row in rows.clone() {
-            let x = &x[(row * w + columns.start) * c..][..columns.len() * c];
-            for x in x.chunks_exact(c) {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y += x;
-                }
-            }
-        }
         let scale = 1.0 / (rows.len() * columns.len()) as f32;
-        y.iter_mut().for_each(|y| *y *= scale);
-    }
-
-    fn row_backward(shape: &AdaptiveAvgShape, row: usize, dy: &[f32], dx: &mut [f32]) {
-        let AdaptiveAvgShape { c, h, w, out_h, out_w } = *shape;
-        for (column, dx) in dx.chunks_exact_mut(c).enumerate() {
-            dx.fill(0.0);
-            for p in bin(row, h, out_h) {
-                for q in bin(column, w, out_w) {
-                    let scale = 1.0 / (bin(p, out_h, h).len() * bin(q, out_w, w).len()) as f32;
-                    for (dx, dy) in dx.iter_mut().zip(&dy[(p * out_w + q) * c..][..c]) {
-                        *dx += dy * scale;
+        for (first, y) in Sums::parts(y) {
+            let mut sums = Sums::zero(y.len());
+            for row in rows.clone() {
+                let x = &x[(row * w + columns.start) * c..][..columns.len() * c];
+                for x in x.chunks_exact(c) {
+                    for (sum, x) in sums.iter_mut().zip(&x[first..]) {
+                        *sum += x.to_f32();
                     }
                 }
+            }
+            sums.round(scale, y);
+        }
+    }
+
+    fn row_backward<E: Element>(shape: &AdaptiveAvgShape, row: usize, dy: &[E], dx: &mut [E]) {
+        let AdaptiveAvgShape { c, h, w, out_h, out_w } = *shape;
+        for (column, dx) in dx.chunks_exact_mut(c).enumerate() {
+            for (first, dx) in Sums::parts(dx) {
+                let mut sums = Sums::zero(dx.len());
+                for p in bin(row, h, out_h) {
+                    for q in bin(column, w, out_w) {
+                        let scale = 1.0 / (bin(p, out_h, h).len() * bin(q, out_w, w).len()) as f32;
+                        for (sum, dy) in sums.iter_mut().zip(&dy[(p * out_w + q) * c + first..]) {
+                            *sum += dy.to_f32() * scale;
+                        }
+                    }
+                }
+                sums.round(1.0, dx);
             }
         }
     }

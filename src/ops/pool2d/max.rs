@@ -1,6 +1,8 @@
 //! Max pooling.
 
+use crate::element::Element;
 use crate::ops::multiversion::multiversion;
+use crate::ops::pool2d::Sums;
 use rayon::prelude::*;
 
 /// Extents of max pooling without the batch.
@@ -76,7 +78,7 @@ impl Pool2dShape {
 ///
 /// Of equal maxima the first in that order wins; NaN is greater than any number, and of several NaNs the last
 /// wins (PyTorch's rule). `argmax` feeds [`max_backward`].
-pub fn max_forward(shape: &Pool2dShape, n: usize, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
+pub fn max_forward<E: Element>(shape: &Pool2dShape, n: usize, x: &[E], y: &mut [E], argmax: &mut [u8]) {
     shape.check("forward", n, x.len(), y.len(), argmax.len());
     let (p, row_len) = (shape.p(), shape.q() * shape.c);
     (y.par_chunks_mut(row_len), argmax.par_chunks_mut(row_len)).into_par_iter().enumerate().for_each(
@@ -88,7 +90,7 @@ pub fn max_forward(shape: &Pool2dShape, n: usize, x: &[f32], y: &mut [f32], argm
 }
 
 /// Writes `dx`: each pixel's sum of `dy` over the windows it won.
-pub fn max_backward(shape: &Pool2dShape, n: usize, dy: &[f32], argmax: &[u8], dx: &mut [f32]) {
+pub fn max_backward<E: Element>(shape: &Pool2dShape, n: usize, dy: &[E], argmax: &[u8], dx: &mut [E]) {
     shape.check("backward", n, dx.len(), dy.len(), argmax.len());
     let y_len = shape.y_len();
     dx.par_chunks_mut(shape.w * shape.c).enumerate().for_each(|(row, dx)| {
@@ -98,12 +100,12 @@ pub fn max_backward(shape: &Pool2dShape, n: usize, dy: &[f32], argmax: &[u8], dx
 }
 
 multiversion! {
-    fn row_forward(shape: &Pool2dShape, p: usize, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
+    fn row_forward<E: Element>(shape: &Pool2dShape, p: usize, x: &[E], y: &mut [E], argmax: &mut [u8]) {
         let Pool2dShape { c, h, w, window, stride, pad } = *shape;
         let rows = shape.inside(p, h);
         for (q, (y, argmax)) in y.chunks_exact_mut(c).zip(argmax.chunks_exact_mut(c)).enumerate() {
             let columns = shape.inside(q, w);
-            y.fill(f32::NEG_INFINITY);
+            y.fill(E::from_f32(f32::NEG_INFINITY));
             argmax.fill((rows.start * window + columns.start) as u8);
             for r in rows.clone() {
                 for s in columns.clone() {
@@ -111,7 +113,7 @@ multiversion! {
                     let pixel = (p * stride + r - pad) * w + q * stride + s - pad;
                     let x = &x[pixel * c..][..c];
                     for ((x, y), argmax) in x.iter().zip(y.iter_mut()).zip(argmax.iter_mut()) {
-                        let wins = *x > *y || x.is_nan();
+                        let wins = x.to_f32() > y.to_f32() || x.to_f32().is_nan();
                         *y = if wins { *x } else { *y };
                         *argmax = if wins { position } else { *argmax };
                     }
@@ -120,22 +122,25 @@ multiversion! {
         }
     }
 
-    fn row_backward(shape: &Pool2dShape, h: usize, dy: &[f32], argmax: &[u8], dx: &mut [f32]) {
+    fn row_backward<E: Element>(shape: &Pool2dShape, h: usize, dy: &[E], argmax: &[u8], dx: &mut [E]) {
         let Pool2dShape { c, window, stride, pad, .. } = *shape;
         let q_extent = shape.q();
         let rows = shape.windows_over(h, shape.p());
         for (w, dx) in dx.chunks_exact_mut(c).enumerate() {
-            dx.fill(0.0);
             let columns = shape.windows_over(w, q_extent);
-            for p in rows.clone() {
-                for q in columns.clone() {
-                    let position = ((h + pad - p * stride) * window + w + pad - q * stride) as u8;
-                    let start = (p * q_extent + q) * c;
-                    let (dy, argmax) = (&dy[start..][..c], &argmax[start..][..c]);
-                    for ((dx, dy), argmax) in dx.iter_mut().zip(dy).zip(argmax) {
-                        *dx += if *argmax == position { *dy } else { 0.0 };
+            for (first, dx) in Sums::parts(dx) {
+                let mut sums = Sums::zero(dx.len());
+                for p in rows.clone() {
+                    for q in columns.clone() {
+                        let position = ((h + pad - p * stride) * window + w + pad - q * stride) as u8;
+                        let start = (p * q_extent + q) * c + first;
+                        let (dy, argmax) = (&dy[start..][..dx.len()], &argmax[start..][..dx.len()]);
+                        for ((sum, dy), argmax) in sums.iter_mut().zip(dy).zip(argmax) {
+                            *sum += if *argmax == position { dy.to_f32() } else { 0.0 };
+                        }
                     }
                 }
+                sums.round(1.0, dx);
             }
         }
     }

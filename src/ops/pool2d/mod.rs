@@ -25,3 +25,41 @@ mod max;
 
 pub use adaptive_avg::{AdaptiveAvgShape, adaptive_avg_backward, adaptive_avg_forward};
 pub use max::{Pool2dShape, max_backward, max_forward};
+
+use crate::element::Element;
+
+/// Channels whose sums are held together.
+const PART: usize = 128;
+
+/// Sums of some channels of a pixel, in f32 whatever the elements.
+struct Sums {
+    values: [f32; PART],
+    len: usize,
+}
+
+impl Sums {
+    /// Cuts a pixel's channels into parts; each with the number of its first channel.
+    #[inline(always)]
+    fn parts<E>(pixel: &mut [E]) -> impl Iterator<Item = (usize, &mut [E])> {
+        pixel.chunks_mut(PART).enumerate().map(|(part, channels)| (part * PART, channels))
+    }
+
+    /// Zeros for `len` channels, at most a part's.
+    #[inline(always)]
+    fn zero(len: usize) -> Self {
+        Self { values: [0.0; PART], len }
+    }
+
+    #[inline(always)]
+    fn iter_mut(&mut self) -> std::slice::IterMut<'_, f32> {
+        self.values[..self.len].iter_mut()
+    }
+
+    /// Writes the sums times `scale`.
+    #[inline(always)]
+    fn round<E: Element>(&self, scale: f32, channels: &mut [E]) {
+        for (channel, sum) in channels.iter_mut().zip(&self.values) {
+            *channel = E::from_f32(sum * scale);
+        }
+    }
+}

@@ -14,6 +14,7 @@ pub mod cuda;
 
 use super::elementwise::TILE_LEN;
 use super::multiversion::multiversion;
+use crate::element::Element;
 use rayon::prelude::*;
 
 /// Replaces negative elements of `x` by 0.
@@ -22,7 +23,7 @@ pub fn forward_inplace(x: &mut [f32]) {
 }
 
 /// Gradient through the ReLU that gave `y`: sets `dy` to 0 where `y <= 0`. The lengths must be equal.
-pub fn backward_inplace(y: &[f32], dy: &mut [f32]) {
+pub fn backward_inplace<E: Element>(y: &[E], dy: &mut [E]) {
     assert_eq!(y.len(), dy.len(), "relu backward: y and dy differ in length");
     (y.par_chunks(TILE_LEN), dy.par_chunks_mut(TILE_LEN))
         .into_par_iter()
@@ -36,9 +37,9 @@ multiversion! {
         }
     }
 
-    fn tile_backward(y: &[f32], dy: &mut [f32]) {
+    fn tile_backward<E: Element>(y: &[E], dy: &mut [E]) {
         for (dy, y) in dy.iter_mut().zip(y) {
-            *dy = if *y <= 0.0 { 0.0 } else { *dy };
+            *dy = if y.to_f32() <= 0.0 { E::default() } else { *dy };
         }
     }
 }

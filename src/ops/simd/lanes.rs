@@ -1,11 +1,13 @@
 //! A vector of f32 lanes: the few operations that the microkernels are written in, once per instruction set.
 
+use super::stored::Widen;
+
 /// A vector of `LANES` f32 values.
 ///
 /// # Safety
 /// Every method needs the instructions of its type to be available on the machine it runs on. The implementations are
 /// `#[inline(always)]` so that they melt into a caller compiled with the matching `#[target_feature]`.
-pub(crate) trait Lanes: Copy {
+pub trait Lanes: Widen {
     /// Values in one vector.
     const LANES: usize;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod lanes;
 pub(crate) mod pairs;
+pub(crate) mod stored;
 
 use std::sync::OnceLock;
 

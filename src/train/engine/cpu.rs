@@ -4,6 +4,7 @@ use super::{ClusterStep, DeviceStep, Engine, StepOutcome};
 use crate::comm::Communicator;
 use crate::error::Result;
 use crate::nn::{DropoutSeed, Executor, Plan};
+use crate::ops::conv2d::CpuElement;
 use crate::ops::simd::SimdLevel;
 use crate::ops::softmax_xent::LossStats;
 use crate::train::config::RunConfig;
@@ -13,9 +14,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// One network over the threads of the current rayon pool, for all hosted devices in turn.
-pub(crate) struct CpuEngine {
-    executor: Executor,
+/// One network, its activations stored as `E`, over the threads of the current rayon pool, for all hosted devices in turn.
+pub(crate) struct CpuEngine<E> {
+    executor: Executor<E>,
     params: Vec<f32>,
     grad: Vec<f32>,
     /// Batch-norm running statistics of each hosted device.
@@ -27,7 +28,7 @@ pub(crate) struct CpuEngine {
     outcome: StepOutcome,
 }
 
-impl CpuEngine {
+impl<E: CpuElement> CpuEngine<E> {
     /// `hosted` of `world_size` devices that start from `params` and `stats`.
     pub fn new(
         config: &RunConfig,
@@ -50,12 +51,15 @@ impl CpuEngine {
     }
 }
 
-impl Engine for CpuEngine {
+impl<E: CpuElement> Engine for CpuEngine<E> {
     fn name(&self) -> &str {
-        match SimdLevel::current() {
-            SimdLevel::Avx512 => "CPU (AVX-512), f32",
-            SimdLevel::Avx2 => "CPU (AVX2), f32",
-            SimdLevel::Portable => "CPU, f32",
+        match (SimdLevel::current(), E::IS_BF16) {
+            (SimdLevel::Avx512, false) => "CPU (AVX-512), f32",
+            (SimdLevel::Avx512, true) => "CPU (AVX-512), bf16",
+            (SimdLevel::Avx2, false) => "CPU (AVX2), f32",
+            (SimdLevel::Avx2, true) => "CPU (AVX2), bf16",
+            (SimdLevel::Portable, false) => "CPU, f32",
+            (SimdLevel::Portable, true) => "CPU, bf16",
         }
     }
 
@@ -141,7 +145,7 @@ impl Engine for CpuEngine {
 }
 
 /// The filled images of a batch that this engine made.
-fn ready<'a>(batch: &'a DeviceBatch, executor: &Executor) -> &'a [f32] {
+fn ready<'a, E: CpuElement>(batch: &'a DeviceBatch, executor: &Executor<E>) -> &'a [f32] {
     let Images::Ready(x) = &batch.images else { unreachable!("a batch of another engine") };
     &x[..batch.labels.len() * executor.plan().image().numel()]
 }

@@ -11,12 +11,13 @@ mod tests;
 use super::device_batch::DeviceBatch;
 use super::exchange::ExchangeReport;
 use crate::comm::Communicator;
-use crate::device::{Device, DeviceError};
+use crate::device::Device;
 use crate::error::Result;
 use crate::nn::{DropoutSeed, Plan};
 use crate::ops::input::Normalizer;
 use crate::ops::softmax_xent::LossStats;
 use crate::train::config::{Precision, RunConfig};
+use cpu::CpuEngine;
 use cuda::CudaEngine;
 use half::bf16;
 use std::borrow::Cow;
@@ -121,9 +122,11 @@ pub(crate) fn open(
     let normalizer = normalizer.clone();
     Ok(match (Device::open(cluster.device)?, cluster.precision) {
         (Device::Cpu, Precision::F32) => {
-            Box::new(cpu::CpuEngine::new(config, plan, start, devices, devices)?)
+            Box::new(CpuEngine::<f32>::new(config, plan, start, devices, devices)?)
         }
-        (Device::Cpu, Precision::Bf16) => return Err(DeviceError::CpuPrecision.into()),
+        (Device::Cpu, Precision::Bf16) => {
+            Box::new(CpuEngine::<bf16>::new(config, plan, start, devices, devices)?)
+        }
         (Device::Cuda(gpu), Precision::F32) => {
             Box::new(CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices)?)
         }

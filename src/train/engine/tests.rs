@@ -10,6 +10,7 @@ use super::*;
 use crate::cluster::Link;
 use crate::comm::{CommError, LocalCommunicator, Traffic};
 use crate::models::{self, ModelSpec};
+use crate::ops::conv2d::CpuElement;
 use crate::ops::input::ImageShape;
 use crate::rng::{Philox, Stream};
 use crate::train::config::{
@@ -243,11 +244,20 @@ fn all(bench: &Bench<'_>) {
     a_diverged_step_moves_nothing_and_the_next_goes_on(bench);
 }
 
-#[test]
-fn the_cpus_engine() {
+fn on_cpu<E: CpuElement>() {
     all(&Bench::new(&|config, plan, hosted| {
-        Box::new(cpu::CpuEngine::new(config, plan, Bench::start(plan), hosted, 2).unwrap())
+        Box::new(CpuEngine::<E>::new(config, plan, Bench::start(plan), hosted, 2).unwrap())
     }));
+}
+
+#[test]
+fn the_cpus_engine_in_f32() {
+    on_cpu::<f32>();
+}
+
+#[test]
+fn the_cpus_engine_in_bf16() {
+    on_cpu::<bf16>();
 }
 
 /// Tests that need a GPU or the emulator.

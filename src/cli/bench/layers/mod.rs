@@ -8,8 +8,10 @@ use crate::cli::table::table;
 use crate::metrics::format::count;
 use crate::models::{self, ModelSpec};
 use crate::nn::{DropoutSeed, Executor, Layer, LayerTime, Op, Pass, Plan};
+use crate::ops::conv2d::CpuElement;
 use crate::train::config::Stem;
 use clap::Parser;
+use half::bf16;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -31,6 +33,9 @@ struct Options {
     /// Images of a step
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch: usize,
+    /// Store activations as bf16; the peak stays that of f32
+    #[arg(long)]
+    bf16: bool,
     /// Steps measured, after one that is not
     #[arg(long, value_name = "N", default_value_t = 7)]
     repeats: usize,
@@ -92,9 +97,13 @@ pub(super) fn main(arguments: Vec<OsString>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let (flops, copy_bytes) = (ceilings::flops(), ceilings::copy_bytes());
-    match medians(&plan, &options) {
+    let (medians, element_bytes) = match options.bf16 {
+        false => (medians::<f32>(&plan, &options), size_of::<f32>()),
+        true => (medians::<bf16>(&plan, &options), size_of::<bf16>()),
+    };
+    match medians {
         Ok(medians) => {
-            let rows = rows(&plan, options.batch, &medians, flops, copy_bytes);
+            let rows = rows(&plan, (options.batch, element_bytes), &medians, flops, copy_bytes);
             let setting = super::setting(options.seed, None, false);
             print(&setting, &options, &rows, flops, copy_bytes);
             ExitCode::SUCCESS
@@ -112,13 +121,16 @@ fn refuse(reason: &str) -> ExitCode {
 }
 
 /// Median seconds of each pass, in the order of layers.
-fn medians(plan: &Arc<Plan>, options: &Options) -> Result<Vec<(usize, Pass, f64)>, crate::nn::NnError> {
+fn medians<E: CpuElement>(
+    plan: &Arc<Plan>,
+    options: &Options,
+) -> Result<Vec<(usize, Pass, f64)>, crate::nn::NnError> {
     let (batch, seed) = (options.batch, options.seed);
     let (params, mut stats) = (plan.init_params(seed), plan.init_stats());
     let mut grad = vec![0.0; plan.num_params()];
     let x = super::rows::uniform(seed, batch * plan.image().numel());
     let labels: Vec<u32> = (0..batch).map(|i| (i % plan.classes()) as u32).collect();
-    let mut executor = Executor::new(Arc::clone(plan))?;
+    let mut executor = Executor::<E>::new(Arc::clone(plan))?;
     executor.load_params(&params)?;
     executor.clock_layers(true);
     let mut times: BTreeMap<(usize, Pass), Vec<f64>> = BTreeMap::new();
@@ -140,7 +152,7 @@ fn medians(plan: &Arc<Plan>, options: &Options) -> Result<Vec<(usize, Pass, f64)
 
 fn rows(
     plan: &Plan,
-    batch: usize,
+    (batch, element_bytes): (usize, usize),
     medians: &[(usize, Pass, f64)],
     flops: f64,
     copy_bytes: f64,
@@ -149,7 +161,7 @@ fn rows(
     let summary = plan.summary();
     let row = |&(index, pass, median_s): &(usize, Pass, f64)| {
         let layer = &plan.layers()[index];
-        let work = Work::of(plan, layer, pass, batch as f64);
+        let work = Work::of(plan, layer, pass, (batch as f64, element_bytes as f64));
         let per_s = |amount: f64| amount / median_s.max(f64::MIN_POSITIVE);
         LayerRow {
             layer: layer.name.clone(),
@@ -186,8 +198,8 @@ struct Work {
 
 impl Work {
     /// Multiply-adds of convolutions, padding counted; each tensor once for each time that the pass goes over it.
-    fn of(plan: &Plan, layer: &Layer, pass: Pass, batch: f64) -> Self {
-        let bytes = |elements: f64| elements * size_of::<f32>() as f64;
+    fn of(plan: &Plan, layer: &Layer, pass: Pass, (batch, element_bytes): (f64, f64)) -> Self {
+        let bytes = |elements: f64| elements * element_bytes;
         let [x, y] = [layer.x, layer.y].map(|id| batch * plan.tensor(id).numel() as f64);
         match (&layer.op, pass) {
             (_, Pass::Loss) => Self { flops: 0.0, bytes: bytes(2.0 * y) },
@@ -196,7 +208,7 @@ impl Work {
             }
             (Op::Conv2d { shape, .. }, _) => Self {
                 flops: 2.0 * batch * shape.macs() as f64,
-                bytes: bytes(x + y + shape.filter_len() as f64),
+                bytes: bytes(x + y) + (size_of::<f32>() * shape.filter_len()) as f64,
             },
             // Statistics, then the output; the sums of gradients, then that of the input.
             (Op::BatchNorm2d { shortcut, .. }, Pass::Forward) => {

@@ -1,15 +1,16 @@
 //! Backward pass: masked sums per tile, their merge, `dx`.
 
 use super::{Columns, MAX_COLUMNS, TOTALS, scratch_len, tile_len};
+use crate::element::Element;
 use crate::ops::batchnorm2d::{Extent, Gradients, Saved};
 use crate::ops::multiversion::multiversion;
 use rayon::prelude::*;
 
-pub(in crate::ops::batchnorm2d) fn backward(
+pub(in crate::ops::batchnorm2d) fn backward<E: Element>(
     extent: Extent,
-    saved: Saved<'_>,
-    dy: &mut [f32],
-    gradients: Gradients<'_>,
+    saved: Saved<'_, E>,
+    dy: &mut [E],
+    gradients: Gradients<'_, E>,
     scratch: &mut [f32],
 ) {
     let Extent { rows, c } = extent;
@@ -31,11 +32,11 @@ pub(in crate::ops::batchnorm2d) fn backward(
 
 multiversion! {
     /// Masks `dy` by the ReLU; per channel of a tile, the sum of `dy` and of `dy * (x - mean)`.
-    fn tile_gradients(
+    fn tile_gradients<E: Element>(
         c: usize,
-        x: &[f32],
-        y: Option<&[f32]>,
-        dy: &mut [f32],
+        x: &[E],
+        y: Option<&[E]>,
+        dy: &mut [E],
         mean: &[f32],
         totals: &mut [f32],
     ) {
@@ -52,14 +53,14 @@ multiversion! {
                 let (x, dy) = (&x[range.clone()], &mut dy[range.clone()]);
                 if let Some(y) = y {
                     for (dy, y) in dy.iter_mut().zip(&y[i * pitch..][range]) {
-                        *dy = if *y <= 0.0 { 0.0 } else { *dy };
+                        *dy = if y.to_f32() <= 0.0 { E::default() } else { *dy };
                     }
                 }
                 for ((((x, dy), mean), sum), product) in
                     x.iter().zip(dy.iter()).zip(&means).zip(&mut sum).zip(&mut product)
                 {
-                    *sum += dy;
-                    *product += dy * (x - mean);
+                    *sum += dy.to_f32();
+                    *product += dy.to_f32() * (x.to_f32() - mean);
                 }
             }
             columns.gather(&sum, sums);
@@ -88,14 +89,14 @@ multiversion! {
     }
 
     /// `dx = gamma * inv_std * (dy - dbeta / rows - (x - mean) * inv_std * dgamma / rows)`.
-    fn tile_dx(
+    fn tile_dx<E: Element>(
         rows: usize,
-        x: &[f32],
-        dy: &[f32],
-        saved: Saved<'_>,
+        x: &[E],
+        dy: &[E],
+        saved: Saved<'_, E>,
         dgamma: &[f32],
         dbeta: &[f32],
-        dx: &mut [f32],
+        dx: &mut [E],
     ) {
         let c = saved.mean.len();
         let pitch = Columns::pitch(c);
@@ -121,7 +122,7 @@ multiversion! {
                 for (((x, dy), dx), (((mean, scale), offset), slope)) in
                     line.zip(mean.iter().zip(&scale).zip(&offset).zip(&slope))
                 {
-                    *dx = scale * ((dy - offset) - (x - mean) * slope);
+                    *dx = E::from_f32(scale * ((dy.to_f32() - offset) - (x.to_f32() - mean) * slope));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Forward passes: statistics per tile, their merge, normalisation with the epilogue.
 
 use super::{Columns, MAX_COLUMNS, TOTALS, scratch_len, tile_len};
+use crate::element::Element;
 use crate::ops::batchnorm2d::{
     EPS, Epilogue, Extent, MOMENTUM, Parameters, RunningStatistics, TrainStatistics,
 };
@@ -10,12 +11,12 @@ use rayon::prelude::*;
 /// Rows whose mean is the pivot of a tile's sums.
 const PIVOT_ROWS: usize = 8;
 
-pub(in crate::ops::batchnorm2d) fn forward_train(
+pub(in crate::ops::batchnorm2d) fn forward_train<E: Element>(
     extent: Extent,
-    x: &[f32],
+    x: &[E],
     parameters: Parameters<'_>,
-    epilogue: Epilogue<'_>,
-    y: &mut [f32],
+    epilogue: Epilogue<'_, E>,
+    y: &mut [E],
     statistics: TrainStatistics<'_>,
     scratch: &mut [f32],
 ) {
@@ -34,13 +35,13 @@ pub(in crate::ops::batchnorm2d) fn forward_train(
     });
 }
 
-pub(in crate::ops::batchnorm2d) fn forward_eval(
+pub(in crate::ops::batchnorm2d) fn forward_eval<E: Element>(
     extent: Extent,
-    x: &[f32],
+    x: &[E],
     parameters: Parameters<'_>,
     running: RunningStatistics<'_>,
-    epilogue: Epilogue<'_>,
-    y: &mut [f32],
+    epilogue: Epilogue<'_, E>,
+    y: &mut [E],
 ) {
     normalize(extent.c, x, epilogue, y, |columns, affine| {
         columns.spread(running.mean, &mut affine.mean);
@@ -58,11 +59,11 @@ struct Affine {
     beta: [f32; MAX_COLUMNS],
 }
 
-fn normalize(
+fn normalize<E: Element>(
     c: usize,
-    x: &[f32],
-    epilogue: Epilogue<'_>,
-    y: &mut [f32],
+    x: &[E],
+    epilogue: Epilogue<'_, E>,
+    y: &mut [E],
     fill: impl Fn(Columns, &mut Affine) + Sync,
 ) {
     let tile_len = tile_len(c);
@@ -94,14 +95,14 @@ multiversion! {
     ///
     /// The pivot is the mean of `k` of the tile's `n` values, so `(mean - pivot)^2 <= var * n / k`
     /// (Cauchy-Schwarz): removing the square of the mean later cancels at most that many times the variance.
-    fn tile_statistics(c: usize, x: &[f32], totals: &mut [f32]) {
+    fn tile_statistics<E: Element>(c: usize, x: &[E], totals: &mut [f32]) {
         let (pivots, totals) = totals.split_at_mut(c);
         let (sums, squares) = totals.split_at_mut(c);
         let head = &x[..x.len().min(PIVOT_ROWS * c)];
         pivots.fill(0.0);
         for row in head.chunks_exact(c) {
             for (pivot, x) in pivots.iter_mut().zip(row) {
-                *pivot += x;
+                *pivot += x.to_f32();
             }
         }
         let pivot_scale = c as f32 / head.len() as f32;
@@ -114,7 +115,7 @@ multiversion! {
             for line in x.chunks(Columns::pitch(c)) {
                 let line = &line[columns.range(line.len())];
                 for (((x, pivot), sum), square) in line.iter().zip(&pivot).zip(&mut sum).zip(&mut square) {
-                    let shifted = x - pivot;
+                    let shifted = x.to_f32() - pivot;
                     *sum += shifted;
                     *square += shifted * shifted;
                 }
@@ -166,13 +167,13 @@ multiversion! {
         }
     }
 
-    fn tile_normalize(
+    fn tile_normalize<E: Element>(
         columns: Columns,
         affine: &Affine,
-        x: &[f32],
-        shortcut: Option<&[f32]>,
+        x: &[E],
+        shortcut: Option<&[E]>,
         relu: bool,
-        y: &mut [f32],
+        y: &mut [E],
     ) {
         let pitch = Columns::pitch(columns.c);
         for (i, (x, y)) in x.chunks(pitch).zip(y.chunks_mut(pitch)).enumerate() {
@@ -190,24 +191,24 @@ multiversion! {
 }
 
 #[inline(always)]
-fn line_normalize(affine: &Affine, x: &[f32], y: &mut [f32], activation: impl Fn(f32) -> f32) {
+fn line_normalize<E: Element>(affine: &Affine, x: &[E], y: &mut [E], activation: impl Fn(f32) -> f32) {
     let parameters = affine.mean.iter().zip(&affine.scale).zip(&affine.beta);
     for ((x, y), ((mean, scale), beta)) in x.iter().zip(y).zip(parameters) {
-        *y = activation((x - mean) * scale + beta);
+        *y = E::from_f32(activation((x.to_f32() - mean) * scale + beta));
     }
 }
 
 #[inline(always)]
-fn line_normalize_add(
+fn line_normalize_add<E: Element>(
     affine: &Affine,
-    x: &[f32],
-    shortcut: &[f32],
-    y: &mut [f32],
+    x: &[E],
+    shortcut: &[E],
+    y: &mut [E],
     activation: impl Fn(f32) -> f32,
 ) {
     let parameters = affine.mean.iter().zip(&affine.scale).zip(&affine.beta);
     for (((x, shortcut), y), ((mean, scale), beta)) in x.iter().zip(shortcut).zip(y).zip(parameters) {
-        *y = activation((x - mean) * scale + beta + shortcut);
+        *y = E::from_f32(activation((x.to_f32() - mean) * scale + beta + shortcut.to_f32()));
     }
 }
 

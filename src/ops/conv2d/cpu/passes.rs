@@ -1,21 +1,24 @@
 //! The passes of a shape, each with an algorithm of its own.
 
 use super::algorithms::{Algorithm, Algorithms};
+use super::element::CpuElement;
 use super::product::Epilogue;
 use super::{CpuConv2d, numel, winograd};
 use crate::ops::simd::SimdLevel;
 use crate::shape::Conv2dShape;
+use std::marker::PhantomData;
 
 /// One convolution shape at one SIMD level with an algorithm for each pass. Arguments and results are those of
 /// [`conv2d`](crate::ops::conv2d)'s functions; each pass also takes scratch of [`Self::scratch_len`] floats or more, whose
 /// contents do not matter.
 #[derive(Clone, Copy, Debug)]
-pub struct Passes<'a> {
+pub struct Passes<'a, E = f32> {
     direct: CpuConv2d<'a>,
     algorithms: Algorithms,
+    element: PhantomData<fn(E) -> E>,
 }
 
-impl<'a> Passes<'a> {
+impl<'a, E: CpuElement> Passes<'a, E> {
     /// The passes of `shape` with `algorithms` and the instructions of `level`.
     ///
     /// # Panics
@@ -23,13 +26,13 @@ impl<'a> Passes<'a> {
     pub fn new(level: SimdLevel, shape: &'a Conv2dShape, algorithms: Algorithms) -> Self {
         let direct = CpuConv2d::new(level, shape);
         assert!(algorithms.support(shape), "conv2d: {algorithms:?} cannot compute {shape:?}");
-        Self { direct, algorithms }
+        Self { direct, algorithms, element: PhantomData }
     }
 
     /// Floats of the filter packed for [`Self::fprop`].
     pub fn packed_fprop_len(&self) -> usize {
         match self.algorithms.fprop.tile_size() {
-            None => self.direct.packed_fprop_len(),
+            None => E::packed_fprop_len(&self.direct),
             Some(size) => winograd::packed_len(size, self.direct.shape),
         }
     }
@@ -37,7 +40,7 @@ impl<'a> Passes<'a> {
     /// Floats of the filter packed for [`Self::dgrad`].
     pub fn packed_dgrad_len(&self) -> usize {
         match self.algorithms.dgrad.tile_size() {
-            None => self.direct.packed_dgrad_len(),
+            None => E::packed_dgrad_len(&self.direct),
             Some(size) => winograd::packed_len(size, self.direct.shape),
         }
     }
@@ -46,7 +49,7 @@ impl<'a> Passes<'a> {
     pub fn pack_fprop(&self, filter: &[f32], packed: &mut [f32]) {
         let CpuConv2d { level, shape } = self.direct;
         match self.algorithms.fprop.tile_size() {
-            None => self.direct.pack_fprop(filter, packed),
+            None => E::pack_fprop(&self.direct, filter, packed),
             Some(size) => {
                 self.direct.check("pack_fprop", "filter", filter.len(), shape.filter_len());
                 self.direct.check("pack_fprop", "packed", packed.len(), self.packed_fprop_len());
@@ -59,7 +62,7 @@ impl<'a> Passes<'a> {
     pub fn pack_dgrad(&self, filter: &[f32], packed: &mut [f32]) {
         let CpuConv2d { level, shape } = self.direct;
         match self.algorithms.dgrad.tile_size() {
-            None => self.direct.pack_dgrad(filter, packed),
+            None => E::pack_dgrad(&self.direct, filter, packed),
             Some(size) => {
                 self.direct.check("pack_dgrad", "filter", filter.len(), shape.filter_len());
                 self.direct.check("pack_dgrad", "packed", packed.len(), self.packed_dgrad_len());
@@ -72,15 +75,15 @@ impl<'a> Passes<'a> {
     pub fn fprop(
         &self,
         n: usize,
-        x: &[f32],
+        x: &[E],
         packed: &[f32],
         epilogue: Epilogue,
-        y: &mut [f32],
+        y: &mut [E],
         scratch: &mut [f32],
     ) {
         let CpuConv2d { level, shape } = self.direct;
         let Some(size) = self.algorithms.fprop.tile_size() else {
-            return self.direct.fprop(n, x, packed, epilogue.bias, epilogue.relu, y);
+            return E::fprop(&self.direct, n, x, packed, epilogue, y);
         };
         self.direct.check("fprop", "x", x.len(), numel(n, shape.x_len()));
         self.direct.check("fprop", "packed", packed.len(), self.packed_fprop_len());
@@ -92,10 +95,10 @@ impl<'a> Passes<'a> {
     }
 
     /// See [`dgrad`](crate::ops::conv2d::dgrad).
-    pub fn dgrad(&self, n: usize, dy: &[f32], packed: &[f32], dx: &mut [f32], scratch: &mut [f32]) {
+    pub fn dgrad(&self, n: usize, dy: &[E], packed: &[f32], dx: &mut [E], scratch: &mut [f32]) {
         let CpuConv2d { level, shape } = self.direct;
         let Some(size) = self.algorithms.dgrad.tile_size() else {
-            return self.direct.dgrad(n, dy, packed, dx);
+            return E::dgrad(&self.direct, n, dy, packed, dx);
         };
         self.direct.check("dgrad", "dy", dy.len(), numel(n, shape.y_len()));
         self.direct.check("dgrad", "packed", packed.len(), self.packed_dgrad_len());
@@ -106,10 +109,10 @@ impl<'a> Passes<'a> {
     }
 
     /// See [`wgrad`](crate::ops::conv2d::wgrad).
-    pub fn wgrad(&self, n: usize, x: &[f32], dy: &[f32], dfilter: &mut [f32], scratch: &mut [f32]) {
+    pub fn wgrad(&self, n: usize, x: &[E], dy: &[E], dfilter: &mut [f32], scratch: &mut [f32]) {
         let CpuConv2d { level, shape } = self.direct;
         let Some(size) = self.algorithms.wgrad.tile_size() else {
-            return self.direct.wgrad(n, x, dy, dfilter, scratch);
+            return E::wgrad(&self.direct, n, x, dy, dfilter, scratch);
         };
         self.direct.check("wgrad", "x", x.len(), numel(n, shape.x_len()));
         self.direct.check("wgrad", "dy", dy.len(), numel(n, shape.y_len()));
@@ -134,7 +137,7 @@ impl<'a> Passes<'a> {
         of(fprop, winograd::fprop_scratch_len, 0).max(of(dgrad, winograd::dgrad_scratch_len, 0)).max(of(
             wgrad,
             winograd::wgrad_scratch_len,
-            self.direct.wgrad_scratch_len(max_n),
+            E::wgrad_scratch_len(&self.direct, max_n),
         ))
     }
 

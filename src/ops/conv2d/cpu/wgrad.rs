@@ -275,7 +275,10 @@ pub(super) unsafe fn k_tiles<V: Lanes, const KB: usize, const NV: usize>(
 /// # Safety
 /// As for [`wgrad_tile`].
 #[inline(always)]
-unsafe fn tile_of<V: Lanes, const KB: usize, const NV: usize>(pairs: &[PixelPair<f32>], block: &Block) -> usize {
+unsafe fn tile_of<V: Lanes, const KB: usize, const NV: usize>(
+    pairs: &[PixelPair<f32>],
+    block: &Block,
+) -> usize {
     // SAFETY: as the caller vouches.
     unsafe { wgrad_tile::<V, KB, NV>(pairs, block) };
     KB

@@ -38,6 +38,7 @@ mod wgrad;
 
 use super::product::Epilogue;
 use crate::ops::simd::SimdLevel;
+use crate::ops::simd::stored::Stored;
 use crate::shape::Conv2dShape;
 use filter::Pass;
 use product::Convolution;
@@ -136,52 +137,62 @@ pub(super) fn wgrad_scratch_len(size: TileSize, shape: &Conv2dShape, max_n: usiz
 }
 
 /// What `fprop` and `dgrad` take; lengths are checked.
-pub(super) struct Arguments<'a> {
+pub(super) struct Arguments<'a, E> {
     pub n: usize,
-    pub input: &'a [f32],
+    pub input: &'a [E],
     pub packed: &'a [f32],
     pub epilogue: Epilogue<'a>,
     pub scratch: &'a mut [f32],
 }
 
 /// Overwrites `y`.
-pub(super) fn fprop(
+pub(super) fn fprop<E: Stored>(
     level: SimdLevel,
     size: TileSize,
     shape: &Conv2dShape,
-    arguments: Arguments,
-    y: &mut [f32],
+    arguments: Arguments<E>,
+    y: &mut [E],
 ) {
     product(level, size, Tiles::fprop(shape, size.outputs()), arguments, y);
 }
 
 /// Overwrites `dx`.
-pub(super) fn dgrad(
+pub(super) fn dgrad<E: Stored>(
     level: SimdLevel,
     size: TileSize,
     shape: &Conv2dShape,
-    arguments: Arguments,
-    dx: &mut [f32],
+    arguments: Arguments<E>,
+    dx: &mut [E],
 ) {
     product(level, size, Tiles::dgrad(shape, size.outputs()), arguments, dx);
 }
 
-fn product(level: SimdLevel, size: TileSize, tiles: Tiles, arguments: Arguments, output: &mut [f32]) {
+fn product<E: Stored>(
+    level: SimdLevel,
+    size: TileSize,
+    tiles: Tiles,
+    arguments: Arguments<E>,
+    output: &mut [E],
+) {
     let Arguments { n, input, packed, epilogue, scratch } = arguments;
     match size {
-        TileSize::Two => Convolution::<F2, 4, 2> { tiles, n, input, packed, epilogue, scheme: PhantomData }
-            .run(level, output, scratch),
-        TileSize::Four => Convolution::<F4, 6, 4> { tiles, n, input, packed, epilogue, scheme: PhantomData }
-            .run(level, output, scratch),
+        TileSize::Two => {
+            Convolution::<E, F2, 4, 2> { tiles, n, input, packed, epilogue, scheme: PhantomData }
+                .run(level, output, scratch)
+        }
+        TileSize::Four => {
+            Convolution::<E, F4, 6, 4> { tiles, n, input, packed, epilogue, scheme: PhantomData }
+                .run(level, output, scratch)
+        }
     }
 }
 
 /// Overwrites `dfilter`; lengths are checked.
-pub(super) fn wgrad(
+pub(super) fn wgrad<E: Stored>(
     level: SimdLevel,
     size: TileSize,
     (shape, n): (&Conv2dShape, usize),
-    (x, dy): (&[f32], &[f32]),
+    (x, dy): (&[E], &[E]),
     dfilter: &mut [f32],
     scratch: &mut [f32],
 ) {
@@ -189,11 +200,11 @@ pub(super) fn wgrad(
     let plan = wgrad::Plan::new(shape, &tiles, n, size.positions());
     match size {
         TileSize::Two => {
-            wgrad::FilterGradient::<F2, 4, 2> { plan, tiles, x, dy, scheme: PhantomData }
+            wgrad::FilterGradient::<E, F2, 4, 2> { plan, tiles, x, dy, scheme: PhantomData }
                 .run(level, dfilter, scratch);
         }
         TileSize::Four => {
-            wgrad::FilterGradient::<F4, 6, 4> { plan, tiles, x, dy, scheme: PhantomData }
+            wgrad::FilterGradient::<E, F4, 6, 4> { plan, tiles, x, dy, scheme: PhantomData }
                 .run(level, dfilter, scratch);
         }
     }

@@ -11,6 +11,7 @@ use crate::ops::conv2d::cpu::pack::panel_width;
 use crate::ops::conv2d::cpu::product::{Epilogue, Output};
 use crate::ops::simd::SimdLevel;
 use crate::ops::simd::lanes::Lanes;
+use crate::ops::simd::stored::Stored;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -157,18 +158,18 @@ pub(super) fn scratch_len(tiles: &Tiles, max_n: usize, positions: usize) -> usiz
 }
 
 /// One pass over `n` images with the filter packed for it.
-pub(super) struct Convolution<'a, S, const A: usize, const M: usize> {
+pub(super) struct Convolution<'a, E, S, const A: usize, const M: usize> {
     pub tiles: Tiles,
     pub n: usize,
-    pub input: &'a [f32],
+    pub input: &'a [E],
     pub packed: &'a [f32],
     pub epilogue: Epilogue<'a>,
     pub scheme: PhantomData<S>,
 }
 
-impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Convolution<'_, S, A, M> {
+impl<E: Stored, S: Scheme<A, M> + Sync, const A: usize, const M: usize> Convolution<'_, E, S, A, M> {
     /// Writes all of `output`, whose length, like that of every slice, the caller has checked.
-    pub fn run(&self, level: SimdLevel, output: &mut [f32], scratch: &mut [f32]) {
+    pub fn run(&self, level: SimdLevel, output: &mut [E], scratch: &mut [f32]) {
         let schedule = Schedule::new(&self.tiles, self.n, A * A);
         let layout = Layout::new(schedule.block, schedule.alone, &self.tiles, A * A);
         let (output, memory) = (Output(output.as_mut_ptr()), Output(scratch.as_mut_ptr()));
@@ -215,17 +216,17 @@ enum Phase {
 }
 
 /// A phase of one block of tiles.
-struct Part<'a, S, const A: usize, const M: usize> {
-    convolution: &'a Convolution<'a, S, A, M>,
+struct Part<'a, E, S, const A: usize, const M: usize> {
+    convolution: &'a Convolution<'a, E, S, A, M>,
     layout: Layout,
     first: usize,
     count: usize,
     memory: *mut f32,
-    output: *mut f32,
+    output: *mut E,
     phase: Phase,
 }
 
-impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Work for Part<'_, S, A, M> {
+impl<E: Stored, S: Scheme<A, M> + Sync, const A: usize, const M: usize> Work for Part<'_, E, S, A, M> {
     #[inline(always)]
     unsafe fn run<V: Lanes, const MR: usize, const NV: usize>(self) {
         let Tiles { input, output, .. } = self.convolution.tiles;
@@ -247,12 +248,12 @@ impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Work for Part<'_, S
     }
 }
 
-impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, S, A, M> {
+impl<E: Stored, S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, E, S, A, M> {
     #[inline(always)]
     unsafe fn transform<V: Lanes>(&self, tiles: Range<usize>, channels: Range<usize>) {
         let Self { convolution, layout, .. } = self;
         for tile in tiles {
-            let mut window = convolution.tiles.window::<A>(convolution.input.as_ptr(), self.first + tile);
+            let mut window = convolution.tiles.window::<E, A>(convolution.input.as_ptr(), self.first + tile);
             let first = self.memory.wrapping_add(layout.input_first + tile * layout.row_pitch);
             for channel in channels.clone().step_by(V::LANES) {
                 window.channel = channel;
@@ -294,7 +295,7 @@ impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, S, A, M> {
     unsafe fn finish<V: Lanes>(&self, tiles: Range<usize>, channels: Range<usize>) {
         let Self { convolution, layout, .. } = self;
         for tile in tiles {
-            let pixels = convolution.tiles.patch::<M>(self.output, self.first + tile);
+            let pixels = convolution.tiles.patch::<E, M>(self.output, self.first + tile);
             let first = self.memory.wrapping_add(tile * layout.output_row_pitch);
             for channel in channels.clone().step_by(V::LANES) {
                 let mut patch = pixels;

@@ -2,6 +2,7 @@
 
 use super::plane::{Source, Target};
 use crate::ops::simd::lanes::Lanes;
+use crate::ops::simd::stored::Stored;
 use crate::shape::{Conv2dShape, ImageShape};
 
 /// Most channels of an input: the length of the row of zeros that stands for padding.
@@ -53,9 +54,10 @@ impl Tiles {
 
     /// The window of `input` that `tile` reads.
     #[inline(always)]
-    pub fn window<const A: usize>(&self, input: *const f32, tile: usize) -> Window<A> {
+    pub fn window<E, const A: usize>(&self, input: *const E, tile: usize) -> Window<E, A> {
         let (image, row, col) = self.corner(tile);
-        let mut pixels = [[ZEROS.as_ptr(); A]; A];
+        // Zeros of f32 are zeros of any element.
+        let mut pixels = [[ZEROS.as_ptr().cast::<E>(); A]; A];
         for (i, pixels) in pixels.iter_mut().enumerate() {
             let row = (row + i).wrapping_sub(self.pad);
             if row < self.input.h {
@@ -73,7 +75,7 @@ impl Tiles {
 
     /// The pixels of `output` that `tile` writes; for gradients, those it reads.
     #[inline(always)]
-    pub fn patch<const M: usize>(&self, output: *mut f32, tile: usize) -> Patch<M> {
+    pub fn patch<E, const M: usize>(&self, output: *mut E, tile: usize) -> Patch<E, M> {
         let (image, row, col) = self.corner(tile);
         let index = (image * self.output.h + row) * self.output.w + col;
         Patch {
@@ -89,23 +91,23 @@ impl Tiles {
 }
 
 /// The pixels under a window, from one channel on; those outside the input are a row of zeros.
-pub(super) struct Window<const A: usize> {
-    pixels: [[*const f32; A]; A],
+pub(super) struct Window<E, const A: usize> {
+    pixels: [[*const E; A]; A],
     pub channel: usize,
 }
 
-impl<V: Lanes, const A: usize> Source<V> for Window<A> {
+impl<V: Lanes, E: Stored, const A: usize> Source<V> for Window<E, A> {
     #[inline(always)]
     unsafe fn get(&self, row: usize, column: usize) -> V {
         // SAFETY: as the trait demands.
-        unsafe { V::load(self.pixels[row][column].add(self.channel)) }
+        unsafe { E::load(self.pixels[row][column].add(self.channel)) }
     }
 }
 
 /// An output tile, from one channel on: pixels beyond `rows` and `cols` are not there.
 #[derive(Clone, Copy)]
-pub(super) struct Patch<const M: usize> {
-    pub first: *mut f32,
+pub(super) struct Patch<E, const M: usize> {
+    pub first: *mut E,
     row_pitch: usize,
     pixel_pitch: usize,
     rows: usize,
@@ -115,13 +117,13 @@ pub(super) struct Patch<const M: usize> {
     pub relu: bool,
 }
 
-impl<V: Lanes, const M: usize> Source<V> for Patch<M> {
+impl<V: Lanes, E: Stored, const M: usize> Source<V> for Patch<E, M> {
     #[inline(always)]
     unsafe fn get(&self, row: usize, column: usize) -> V {
         // SAFETY: as the trait demands; absent pixels are not read.
         unsafe {
             if row < self.rows && column < self.cols {
-                V::load(self.first.add(row * self.row_pitch + column * self.pixel_pitch))
+                E::load(self.first.cast_const().add(row * self.row_pitch + column * self.pixel_pitch))
             } else {
                 V::zero()
             }
@@ -129,7 +131,7 @@ impl<V: Lanes, const M: usize> Source<V> for Patch<M> {
     }
 }
 
-impl<V: Lanes, const M: usize> Target<V> for Patch<M> {
+impl<V: Lanes, E: Stored, const M: usize> Target<V> for Patch<E, M> {
     #[inline(always)]
     unsafe fn put(&self, row: usize, column: usize, value: V) {
         // SAFETY: as the trait demands; absent pixels are not written.
@@ -142,7 +144,7 @@ impl<V: Lanes, const M: usize> Target<V> for Patch<M> {
                 if self.relu {
                     value = value.relu();
                 }
-                value.store(self.first.add(row * self.row_pitch + column * self.pixel_pitch));
+                E::store(value, self.first.add(row * self.row_pitch + column * self.pixel_pitch));
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::ops::conv2d::cpu::wgrad::k_tiles;
 use crate::ops::conv2d::cpu::wgrad_tile::{Block, PixelPair};
 use crate::ops::simd::SimdLevel;
 use crate::ops::simd::lanes::Lanes;
+use crate::ops::simd::stored::Stored;
 use crate::shape::Conv2dShape;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -128,15 +129,15 @@ impl Side {
 }
 
 /// One filter gradient over `n` images.
-pub(super) struct FilterGradient<'a, S, const A: usize, const M: usize> {
+pub(super) struct FilterGradient<'a, E, S, const A: usize, const M: usize> {
     pub plan: Plan,
     pub tiles: Tiles,
-    pub x: &'a [f32],
-    pub dy: &'a [f32],
+    pub x: &'a [E],
+    pub dy: &'a [E],
     pub scheme: PhantomData<S>,
 }
 
-impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> FilterGradient<'_, S, A, M> {
+impl<E: Stored, S: Scheme<A, M> + Sync, const A: usize, const M: usize> FilterGradient<'_, E, S, A, M> {
     /// Writes `dfilter`, whose length, like that of every slice, the caller has checked.
     pub fn run(&self, level: SimdLevel, dfilter: &mut [f32], scratch: &mut [f32]) {
         let plan = &self.plan;
@@ -213,15 +214,15 @@ enum Phase {
 }
 
 /// A phase of one block of tiles.
-struct Part<'a, S, const A: usize, const M: usize> {
-    gradient: &'a FilterGradient<'a, S, A, M>,
+struct Part<'a, E, S, const A: usize, const M: usize> {
+    gradient: &'a FilterGradient<'a, E, S, A, M>,
     tiles: Range<usize>,
     memory: *mut f32,
     dfilter: *mut f32,
     phase: Phase,
 }
 
-impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Work for Part<'_, S, A, M> {
+impl<E: Stored, S: Scheme<A, M> + Sync, const A: usize, const M: usize> Work for Part<'_, E, S, A, M> {
     #[inline(always)]
     unsafe fn run<V: Lanes, const MR: usize, const NV: usize>(self) {
         let plan = &self.gradient.plan;
@@ -247,7 +248,7 @@ impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Work for Part<'_, S
     }
 }
 
-impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, S, A, M> {
+impl<E: Stored, S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, E, S, A, M> {
     /// Input and output channels of a block.
     fn channels(&self, block: usize) -> (Range<usize>, Range<usize>) {
         let plan = &self.gradient.plan;
@@ -271,9 +272,9 @@ impl<S: Scheme<A, M> + Sync, const A: usize, const M: usize> Part<'_, S, A, M> {
         let sides = plan.sides();
         for tile in tiles {
             let of_all = self.tiles.start + tile;
-            let mut window = geometry.window::<A>(x.as_ptr(), of_all);
+            let mut window = geometry.window::<E, A>(x.as_ptr(), of_all);
             // Gradients are only read.
-            let pixels = geometry.patch::<M>(dy.as_ptr().cast_mut(), of_all);
+            let pixels = geometry.patch::<E, M>(dy.as_ptr().cast_mut(), of_all);
             for channel in channels.clone().step_by(V::LANES) {
                 let is_x = channel < plan.c;
                 let (channel, side) = if is_x { (channel, sides[0]) } else { (channel - plan.c, sides[1]) };
