@@ -19,6 +19,7 @@ mod sgd;
 mod tensor_map;
 mod weighted_sum;
 
+pub use crate::element::Element;
 pub use batch::Batch;
 pub use device::CudaDevice;
 pub(crate) use device::check_len;
@@ -26,7 +27,6 @@ pub use embedded::{architectures, kernels, toolkit};
 pub use error::{CudaError, Missing};
 pub(crate) use graph::Graph;
 pub use launch::{Grid, Launch, Scalar};
-pub use crate::element::Element;
 pub use memory::{DeviceBuffer, View, ViewMut};
 pub use pinned::PinnedBuffer;
 pub(crate) use pinned::TimeMark;

@@ -24,9 +24,9 @@
 pub mod cpu;
 pub mod cuda;
 
-pub use cpu::{Algorithm, Algorithms, Epilogue, Passes};
+pub use cpu::{Algorithm, Algorithms, Bf16Passes, Epilogue, Passes};
 
-use crate::ops::simd::SimdLevel;
+use crate::ops::simd::{PairLevel, SimdLevel};
 use crate::shape::Conv2dShape;
 use cpu::CpuConv2d;
 
@@ -36,6 +36,14 @@ use cpu::CpuConv2d;
 /// If `shape` is no convolution or an algorithm does not support it.
 pub fn passes(shape: &Conv2dShape, algorithms: Algorithms) -> Passes<'_> {
     Passes::new(SimdLevel::current(), shape, algorithms)
+}
+
+/// The passes of `shape` on the CPU with activations in bf16.
+///
+/// # Panics
+/// If `shape` is no convolution.
+pub fn bf16_passes(shape: &Conv2dShape) -> Bf16Passes<'_> {
+    Bf16Passes::new(PairLevel::within(SimdLevel::current()), shape)
 }
 
 fn cpu(shape: &Conv2dShape) -> CpuConv2d<'_> {

@@ -7,6 +7,7 @@
 //! each pass with the algorithm it is given, such as the fastest ([`Algorithms::choose`]).
 
 mod algorithms;
+mod bf16;
 mod gather;
 mod pack;
 mod passes;
@@ -20,6 +21,7 @@ mod wgrad_tile;
 mod winograd;
 
 pub use algorithms::{Algorithm, Algorithms};
+pub use bf16::Bf16Passes;
 pub use passes::Passes;
 pub use product::Epilogue;
 

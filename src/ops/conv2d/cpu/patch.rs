@@ -34,7 +34,12 @@ impl<const MR: usize> Patches<MR> {
     /// # Safety
     /// `V`'s instructions are available and `input` has the length of the gather's input for every image of `pixels`.
     #[inline(always)]
-    pub unsafe fn fill<V: Lanes>(&mut self, gather: &Gather, pixels: &Pixels<MR>, input: &[f32]) -> Run<f32, MR> {
+    pub unsafe fn fill<V: Lanes>(
+        &mut self,
+        gather: &Gather,
+        pixels: &Pixels<MR>,
+        input: &[f32],
+    ) -> Run<f32, MR> {
         let mut inputs = [std::ptr::null(); MR];
         for (i, patch) in self.0.iter_mut().enumerate() {
             if i < pixels.count {

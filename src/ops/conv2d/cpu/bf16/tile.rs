@@ -54,7 +54,8 @@ pub(super) unsafe fn tile<V: PairLanes, const MR: usize, const NV: usize>(
             let inputs = run.inputs;
             let mut row = panel.add(run.panel_row * row_len);
             for pair in 0..run_len / 2 {
-                let filter: [V::Pairs; NV] = std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
+                let filter: [V::Pairs; NV] =
+                    std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
                 for (sums, &input) in acc.iter_mut().zip(&inputs) {
                     let values = V::splat_pair(input.add(2 * pair));
                     for (sum, &filter) in sums.iter_mut().zip(&filter) {
@@ -64,7 +65,8 @@ pub(super) unsafe fn tile<V: PairLanes, const MR: usize, const NV: usize>(
                 row = row.add(row_len);
             }
             if run_len % 2 == 1 {
-                let filter: [V::Pairs; NV] = std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
+                let filter: [V::Pairs; NV] =
+                    std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
                 for (sums, &input) in acc.iter_mut().zip(&inputs) {
                     let value = V::splat_single(input.add(run_len - 1));
                     for (sum, &filter) in sums.iter_mut().zip(&filter) {
