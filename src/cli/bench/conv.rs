@@ -1,7 +1,10 @@
 //! Convolutions on the CPU: the passes as a training step runs them, and their algorithms side by side.
 
+mod bf16;
+
 use super::rows::uniform;
 use super::{Prepare, Row};
+use crate::element::Element;
 use crate::ops::conv2d::{self, Algorithm, Algorithms, Epilogue};
 use crate::shape::Conv2dShape;
 use serde_json::json;
@@ -38,7 +41,18 @@ pub fn rows() -> Vec<Row> {
             })
         })
     });
-    layers.chain(compared).collect()
+    layers.chain(bf16_rows()).chain(compared).collect()
+}
+
+/// The layers again with activations in bf16, by the direct algorithms.
+fn bf16_rows() -> impl Iterator<Item = Row> {
+    layers().into_iter().flat_map(|(name, shape)| {
+        PASSES.map(|pass| {
+            let prepare = Prepare::host(move |seed| bf16::prepare(shape, N, pass, seed));
+            let flops = 2.0 * (N * shape.macs()) as f64;
+            Row::new("conv2d", format!("{name}-{}-bf16", pass.name()), Some((flops, "FLOP/s")), prepare)
+        })
+    })
 }
 
 fn shape(c: usize, hw: usize, k: usize, rs: usize) -> Conv2dShape {
@@ -155,8 +169,8 @@ impl Setting {
 }
 
 /// A vector and the part of it, `len` long, that begins at a cache line, as the executor's filters do.
-fn aligned(len: usize) -> (Vec<f32>, Range<usize>) {
-    let memory = vec![0.0; len + 16];
-    let first = memory.as_ptr().align_offset(64).min(16);
+fn aligned<E: Element>(len: usize) -> (Vec<E>, Range<usize>) {
+    let memory = vec![E::default(); len + 64 / size_of::<E>()];
+    let first = memory.as_ptr().align_offset(64).min(memory.len() - len);
     (memory, first..first + len)
 }
