@@ -287,7 +287,7 @@ fn packed_filters<E: CpuElement>(plan: &Plan) -> (Vec<PackedFilter>, usize) {
         .iter()
         .map(|layer| match &layer.op {
             Op::Conv2d { shape, .. } => {
-                let algorithms = conv2d::Algorithms::choose(shape);
+                let algorithms = conv2d::Algorithms::choose::<E>(shape);
                 let conv = conv2d::passes::<E>(shape, algorithms);
                 PackedFilter {
                     algorithms,
@@ -306,7 +306,7 @@ fn scratch_len<E: CpuElement>(plan: &Plan, layer: &Layer) -> usize {
     let rows = rows(plan, layer, plan.max_batch());
     match &layer.op {
         Op::Conv2d { shape, bias, .. } => {
-            let algorithms = conv2d::Algorithms::choose(shape);
+            let algorithms = conv2d::Algorithms::choose::<E>(shape);
             let conv = conv2d::passes::<E>(shape, algorithms).scratch_len(plan.max_batch());
             conv.max(bias.map_or(0, |_| linear::bias_scratch_len(rows, shape.k)))
         }

@@ -314,7 +314,7 @@ fn steps<E: CpuElement>(plan: &Plan) -> (Vec<Step>, Sizes) {
     let mut steps = Vec::with_capacity(plan.layers().len());
     let conv = |index: usize, norm: Option<usize>, sizes: &mut Sizes| {
         let Op::Conv2d { shape, .. } = &plan.layers()[index].op else { unreachable!("a convolution") };
-        let algorithms = conv2d::Algorithms::choose(shape);
+        let algorithms = conv2d::Algorithms::choose::<E>(shape);
         let passes = conv2d::passes::<E>(shape, algorithms);
         let packed = sizes.packed..sizes.packed + passes.packed_fprop_len();
         let bias = sizes.bias..sizes.bias + shape.k;

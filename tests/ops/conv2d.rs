@@ -1,6 +1,7 @@
 //! Convolution passes on every SIMD level against the plain loops in [`crate::reference`].
 
 use crate::reference::{self, Sums};
+use crate::shapes::{self, shape};
 use proptest::prelude::*;
 use scadles::ops::conv2d::cpu::CpuConv2d;
 use scadles::ops::simd::SimdLevel;
@@ -95,82 +96,39 @@ pub fn check_all_passes(shape: &Conv2dShape, n: usize) {
     }
 }
 
-/// Square filter `r`, image `h` x `w`.
-fn shape(
-    (c, k): (usize, usize),
-    (h, w): (usize, usize),
-    r: usize,
-    (stride, pad, dilation): (usize, usize, usize),
-) -> Conv2dShape {
-    Conv2dShape { c, h, w, k, r, s: r, stride, pad, dilation }
-}
-
 #[test]
 fn extents_of_one() {
-    check_all_passes(&shape((1, 1), (1, 1), 1, (1, 0, 1)), 1);
-    check_all_passes(&shape((1, 1), (1, 1), 3, (1, 1, 1)), 3);
-    check_all_passes(&shape((1, 10), (5, 1), 1, (1, 0, 1)), 3);
-    check_all_passes(&shape((3, 1), (1, 7), 3, (1, 1, 1)), 1);
-    check_all_passes(&Conv2dShape { c: 2, h: 9, w: 4, k: 3, r: 5, s: 1, stride: 1, pad: 0, dilation: 1 }, 2);
-    check_all_passes(&Conv2dShape { c: 2, h: 4, w: 9, k: 3, r: 1, s: 4, stride: 2, pad: 1, dilation: 2 }, 2);
+    shapes::extents_of_one(check_all_passes);
 }
 
 #[test]
 fn channels_one_below_and_above_each_vector_and_panel() {
-    for channels in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65] {
-        check_all_passes(&shape((channels, 5), (4, 3), 3, (1, 1, 1)), 2);
-        check_all_passes(&shape((5, channels), (4, 3), 3, (1, 1, 1)), 2);
-        check_all_passes(&shape((channels, channels), (3, 3), 1, (1, 0, 1)), 1);
-    }
+    shapes::channels_one_below_and_above_each_vector_and_panel(check_all_passes);
 }
 
 #[test]
 fn pixels_one_below_and_above_each_tile() {
-    for pixels in [1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 23, 24, 25, 95, 96, 97, 127, 128, 129, 257] {
-        check_all_passes(&shape((3, 18), (1, pixels), 1, (1, 0, 1)), 1);
-        check_all_passes(&shape((9, 3), (pixels, 1), 3, (1, 1, 1)), 1);
-    }
+    shapes::pixels_one_below_and_above_each_tile(check_all_passes);
 }
 
 #[test]
 fn images_one_below_and_above_each_tile() {
-    for n in [0, 1, 3, 5, 6, 7, 11, 12, 13, 25] {
-        check_all_passes(&shape((9, 17), (2, 2), 3, (1, 1, 1)), n);
-        check_all_passes(&shape((9, 17), (3, 5), 3, (2, 1, 1)), n);
-    }
+    shapes::images_one_below_and_above_each_tile(check_all_passes);
 }
 
 #[test]
 fn strides_paddings_and_dilations() {
-    for stride in 1..=3 {
-        for dilation in 1..=3 {
-            for pad in 0..=3 {
-                check_all_passes(&shape((5, 6), (11, 8), 3, (stride, pad, dilation)), 2);
-                check_all_passes(&shape((12, 4), (7, 9), 2, (stride, pad, dilation)), 1);
-            }
-        }
-    }
+    shapes::strides_paddings_and_dilations(check_all_passes);
 }
 
 #[test]
 fn layers_of_the_networks() {
-    check_all_passes(&shape((3, 64), (32, 32), 3, (1, 1, 1)), 3);
-    check_all_passes(&shape((3, 64), (23, 29), 7, (2, 3, 1)), 3);
-    check_all_passes(&shape((16, 16), (32, 32), 3, (1, 1, 1)), 3);
-    check_all_passes(&shape((16, 32), (32, 32), 3, (2, 1, 1)), 2);
-    check_all_passes(&shape((64, 128), (8, 8), 1, (2, 0, 1)), 3);
-    check_all_passes(&shape((128, 96), (4, 4), 3, (1, 1, 1)), 16);
-    check_all_passes(&shape((64, 256), (8, 8), 1, (1, 0, 1)), 2);
-    check_all_passes(&shape((96, 64), (1, 1), 3, (1, 1, 1)), 13);
-    check_all_passes(&shape((4, 4), (14, 14), 11, (4, 2, 1)), 2);
+    shapes::layers_of_the_networks(check_all_passes);
 }
 
 #[test]
 fn more_taps_and_channels_than_one_pass_of_the_microkernel_holds() {
-    check_all_passes(&shape((16, 3), (9, 9), 7, (1, 3, 1)), 1);
-    check_all_passes(&shape((4100, 2), (2, 1), 1, (1, 0, 1)), 2);
-    check_all_passes(&shape((4097, 2), (2, 2), 2, (1, 1, 1)), 1);
-    check_all_passes(&shape((2, 4097), (2, 2), 2, (1, 1, 1)), 1);
+    shapes::more_taps_and_channels_than_one_pass_of_the_microkernel_holds(check_all_passes);
 }
 
 #[test]

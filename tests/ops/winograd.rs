@@ -274,7 +274,7 @@ fn batches_vary_up_to_the_planned_one() {
 #[test]
 fn other_shapes_are_left_to_the_direct_algorithms() {
     let supported = shape((64, 64), (32, 32), 1);
-    assert_eq!(Algorithms::fastest(&supported), Algorithms::all(Algorithm::Winograd4));
+    assert_eq!(Algorithms::fastest::<f32>(&supported), Algorithms::all(Algorithm::Winograd4));
     for other in [
         Conv2dShape { r: 5, ..supported },
         Conv2dShape { s: 1, ..supported },
@@ -286,7 +286,7 @@ fn other_shapes_are_left_to_the_direct_algorithms() {
         Conv2dShape { c: 4096, ..supported },
     ] {
         assert!(WINOGRAD.iter().all(|algorithm| !algorithm.supports(&other)), "{other:?}");
-        assert_eq!(Algorithms::fastest(&other), Algorithms::default(), "{other:?}");
+        assert_eq!(Algorithms::fastest::<f32>(&other), Algorithms::default(), "{other:?}");
         let refused =
             || Passes::<f32>::new(SimdLevel::Portable, &other, Algorithms::all(Algorithm::Winograd2));
         assert!(std::panic::catch_unwind(refused).is_err(), "{other:?}");
@@ -320,7 +320,7 @@ fn chosen_algorithms_are_the_fast_ones() {
     }
     assert_eq!(cases.len(), 12);
     for ([c, k, h, w], times) in cases {
-        let chosen = Algorithms::fastest(&shape((c, k), (h, w), 1));
+        let chosen = Algorithms::fastest::<f32>(&shape((c, k), (h, w), 1));
         for (pass, chosen) in [("fprop", chosen.fprop), ("dgrad", chosen.dgrad), ("wgrad", chosen.wgrad)] {
             let what = format!("{c} to {k} channels of {h}x{w}, {pass}: {chosen:?}");
             let of = |algorithm: Algorithm| &times[&(pass.to_string(), algorithm.name().to_string())];

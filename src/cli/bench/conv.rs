@@ -1,9 +1,10 @@
 //! Convolutions on the CPU: the passes as a training step runs them, and their algorithms side by side.
 
-use super::rows::uniform;
+use super::rows::{dtype, uniform};
 use super::{Prepare, Row};
-use crate::ops::conv2d::{self, Algorithm, Algorithms, Epilogue};
+use crate::ops::conv2d::{self, Algorithm, Algorithms, CpuElement, Epilogue};
 use crate::shape::Conv2dShape;
+use half::bf16;
 use serde_json::json;
 use std::hint::black_box;
 use std::ops::Range;
@@ -17,28 +18,37 @@ const BATCHES: [usize; 2] = [16, 64];
 /// `conv2d`: each pass with the algorithm chosen for its shape, filters packed before; `conv2d-algorithm`: with every
 /// algorithm, packing included.
 pub fn rows() -> Vec<Row> {
-    let layers = layers().into_iter().flat_map(|(name, shape)| {
+    let of = [layer_rows::<f32>(), layer_rows::<bf16>(), compared_rows::<f32>(), compared_rows::<bf16>()];
+    of.into_iter().flatten().collect()
+}
+
+fn layer_rows<E: CpuElement>() -> Vec<Row> {
+    let rows = layers().into_iter().flat_map(|(name, shape)| {
         PASSES.map(|pass| {
-            let setting = Setting { n: N, pass, algorithms: Algorithms::choose(&shape), packs: false };
+            let setting = Setting { n: N, pass, algorithms: Algorithms::choose::<E>(&shape), packs: false };
             let Conv2dShape { c, h, k, r, stride, .. } = shape;
             let peer = json!({ "kind": "conv", "pass": pass.name(), "n": N, "c": c, "size": h, "k": k, "filter": r,
-                "stride": stride, "dtype": "f32" });
-            row("conv2d", format!("{name}-{}", pass.name()), shape, setting).beside([peer])
+                "stride": stride, "dtype": dtype::<E>() });
+            row::<E>("conv2d", format!("{name}-{}", pass.name()), shape, setting).beside([peer])
         })
     });
-    let compared = compared().into_iter().flat_map(|shape| {
+    rows.collect()
+}
+
+fn compared_rows<E: CpuElement>() -> Vec<Row> {
+    let rows = compared().into_iter().flat_map(|shape| {
         BATCHES.into_iter().flat_map(move |n| {
             PASSES.into_iter().flat_map(move |pass| {
                 Algorithm::ALL.map(|algorithm| {
                     let setting = Setting { n, pass, algorithms: Algorithms::all(algorithm), packs: true };
                     let Conv2dShape { c, h, k, .. } = shape;
                     let name = format!("{c}-{k}x{h}x{h}-b{n}-{}-{}", pass.name(), algorithm.name());
-                    row("conv2d-algorithm", name, shape, setting)
+                    row::<E>("conv2d-algorithm", name, shape, setting)
                 })
             })
         })
     });
-    layers.chain(compared).collect()
+    rows.collect()
 }
 
 fn shape(c: usize, hw: usize, k: usize, rs: usize) -> Conv2dShape {
@@ -104,24 +114,31 @@ struct Setting {
     packs: bool,
 }
 
-fn row(group: &'static str, name: String, shape: Conv2dShape, setting: Setting) -> Row {
+fn row<E: CpuElement>(group: &'static str, name: String, shape: Conv2dShape, setting: Setting) -> Row {
     let flops = 2.0 * (setting.n * shape.macs()) as f64;
-    Row::new(group, name, Some((flops, "FLOP/s")), Prepare::host(move |seed| setting.prepare(shape, seed)))
+    let name = if E::IS_BF16 { format!("{name}-bf16") } else { name };
+    Row::new(
+        group,
+        name,
+        Some((flops, "FLOP/s")),
+        Prepare::host(move |seed| setting.prepare::<E>(shape, seed)),
+    )
 }
 
 impl Setting {
-    fn prepare(self, shape: Conv2dShape, seed: u64) -> Box<dyn FnMut()> {
+    fn prepare<E: CpuElement>(self, shape: Conv2dShape, seed: u64) -> Box<dyn FnMut()> {
         let Self { n, pass, algorithms, packs } = self;
-        let conv = conv2d::passes::<f32>(&shape, algorithms);
+        let conv = conv2d::passes::<E>(&shape, algorithms);
         let mut scratch = vec![0.0; conv.scratch_len(n)];
         let filter = uniform(seed + 1, shape.filter_len());
         match pass {
             Pass::Fprop => {
-                let (x, mut y) = (uniform(seed, n * shape.x_len()), vec![0.0; n * shape.y_len()]);
+                let (x, mut y) =
+                    (stored::<E>(seed, n * shape.x_len()), vec![E::default(); n * shape.y_len()]);
                 let (mut packed, range) = aligned(conv.packed_fprop_len());
                 conv.pack_fprop(&filter, &mut packed[range.clone()]);
                 Box::new(move || {
-                    let conv = conv2d::passes::<f32>(&shape, algorithms);
+                    let conv = conv2d::passes::<E>(&shape, algorithms);
                     let packed = &mut packed[range.clone()];
                     if packs {
                         conv.pack_fprop(&filter, packed);
@@ -130,11 +147,12 @@ impl Setting {
                 })
             }
             Pass::Dgrad => {
-                let (dy, mut dx) = (uniform(seed, n * shape.y_len()), vec![0.0; n * shape.x_len()]);
+                let (dy, mut dx) =
+                    (stored::<E>(seed, n * shape.y_len()), vec![E::default(); n * shape.x_len()]);
                 let (mut packed, range) = aligned(conv.packed_dgrad_len());
                 conv.pack_dgrad(&filter, &mut packed[range.clone()]);
                 Box::new(move || {
-                    let conv = conv2d::passes::<f32>(&shape, algorithms);
+                    let conv = conv2d::passes::<E>(&shape, algorithms);
                     let packed = &mut packed[range.clone()];
                     if packs {
                         conv.pack_dgrad(&filter, packed);
@@ -143,15 +161,20 @@ impl Setting {
                 })
             }
             Pass::Wgrad => {
-                let (x, dy) = (uniform(seed, n * shape.x_len()), uniform(seed + 1, n * shape.y_len()));
+                let (x, dy) =
+                    (stored::<E>(seed, n * shape.x_len()), stored::<E>(seed + 1, n * shape.y_len()));
                 let mut dfilter = vec![0.0; shape.filter_len()];
                 Box::new(move || {
-                    let conv = conv2d::passes::<f32>(&shape, algorithms);
+                    let conv = conv2d::passes::<E>(&shape, algorithms);
                     conv.wgrad(n, &x, &dy, black_box(&mut dfilter), &mut scratch);
                 })
             }
         }
     }
+}
+
+fn stored<E: CpuElement>(seed: u64, len: usize) -> Vec<E> {
+    uniform(seed, len).into_iter().map(E::from_f32).collect()
 }
 
 /// A vector and the part of it, `len` long, that begins at a cache line, as the executor's filters do.

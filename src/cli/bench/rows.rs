@@ -41,7 +41,7 @@ pub(super) fn uniform(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| 2.0 * rng.uniform_f32() - 1.0).collect()
 }
 
-fn dtype<E: CpuElement>() -> &'static str {
+pub(super) fn dtype<E: CpuElement>() -> &'static str {
     if E::IS_BF16 { "bf16" } else { "f32" }
 }
 

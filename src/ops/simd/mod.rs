@@ -4,6 +4,8 @@ pub(crate) mod lanes;
 pub(crate) mod pairs;
 pub(crate) mod stored;
 
+pub use pairs::PairLevel;
+
 use std::sync::OnceLock;
 
 /// A set of vector instructions that the CPU kernels are written for.

@@ -1,5 +1,6 @@
 //! Which algorithm each pass of a shape uses.
 
+use super::element::CpuElement;
 use super::winograd::{self, TileSize};
 use crate::shape::Conv2dShape;
 use std::sync::OnceLock;
@@ -68,14 +69,14 @@ impl Algorithms {
 
     /// What is fastest for `shape`; the direct algorithms where the environment variable `SCADLES_WINOGRAD` is `off` (read
     /// once).
-    pub fn choose(shape: &Conv2dShape) -> Self {
+    pub fn choose<E: CpuElement>(shape: &Conv2dShape) -> Self {
         static OFF: OnceLock<bool> = OnceLock::new();
         let off = *OFF.get_or_init(|| std::env::var("SCADLES_WINOGRAD").is_ok_and(|value| value == "off"));
-        if off { Self::default() } else { Self::fastest(shape) }
+        if off { Self::default() } else { Self::fastest::<E>(shape) }
     }
 
     /// What is fastest for `shape`: the algorithm of the lowest cost, where that is clearly below the direct one's.
-    pub fn fastest(shape: &Conv2dShape) -> Self {
+    pub fn fastest<E: CpuElement>(shape: &Conv2dShape) -> Self {
         if !winograd::supports(shape) {
             return Self::default();
         }

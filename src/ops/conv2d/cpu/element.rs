@@ -1,8 +1,11 @@
 //! The direct algorithms by what the activations are stored as.
 
-use super::CpuConv2d;
 use super::product::Epilogue;
+use super::{Bf16Conv2d, CpuConv2d};
+use crate::ops::simd::PairLevel;
 use crate::ops::simd::stored::Stored;
+use bytemuck::{cast_slice, cast_slice_mut};
+use half::bf16;
 
 /// What the CPU's passes read and write: f32, or bf16 with sums in f32.
 ///
@@ -68,25 +71,44 @@ impl CpuElement for f32 {
     }
 }
 
-impl CpuElement for half::bf16 {
-    fn packed_fprop_len(_: &CpuConv2d) -> usize {
-        0
+/// Elements of bf16 in a float.
+const IN_FLOAT: usize = size_of::<f32>() / size_of::<bf16>();
+
+fn narrow<'a>(conv: &CpuConv2d<'a>) -> Bf16Conv2d<'a> {
+    Bf16Conv2d::new(PairLevel::within(conv.level), conv.shape)
+}
+
+// Packed filters have an even number of elements: a pair for each output channel and row.
+impl CpuElement for bf16 {
+    fn packed_fprop_len(conv: &CpuConv2d) -> usize {
+        narrow(conv).packed_fprop_len() / IN_FLOAT
     }
-    fn packed_dgrad_len(_: &CpuConv2d) -> usize {
-        0
+
+    fn packed_dgrad_len(conv: &CpuConv2d) -> usize {
+        narrow(conv).packed_dgrad_len() / IN_FLOAT
     }
-    fn pack_fprop(_: &CpuConv2d, _: &[f32], _: &mut [f32]) {}
-    fn pack_dgrad(_: &CpuConv2d, _: &[f32], _: &mut [f32]) {}
-    fn fprop(_: &CpuConv2d, _: usize, _: &[Self], _: &[f32], _: Epilogue, _: &mut [Self]) {
-        unimplemented!()
+
+    fn pack_fprop(conv: &CpuConv2d, filter: &[f32], packed: &mut [f32]) {
+        narrow(conv).pack_fprop(filter, cast_slice_mut(packed));
     }
-    fn dgrad(_: &CpuConv2d, _: usize, _: &[Self], _: &[f32], _: &mut [Self]) {
-        unimplemented!()
+
+    fn pack_dgrad(conv: &CpuConv2d, filter: &[f32], packed: &mut [f32]) {
+        narrow(conv).pack_dgrad(filter, cast_slice_mut(packed));
     }
-    fn wgrad(_: &CpuConv2d, _: usize, _: &[Self], _: &[Self], _: &mut [f32], _: &mut [f32]) {
-        unimplemented!()
+
+    fn fprop(conv: &CpuConv2d, n: usize, x: &[bf16], packed: &[f32], epilogue: Epilogue, y: &mut [bf16]) {
+        narrow(conv).fprop(n, x, cast_slice(packed), epilogue, y);
     }
-    fn wgrad_scratch_len(_: &CpuConv2d, _: usize) -> usize {
-        0
+
+    fn dgrad(conv: &CpuConv2d, n: usize, dy: &[bf16], packed: &[f32], dx: &mut [bf16]) {
+        narrow(conv).dgrad(n, dy, cast_slice(packed), dx);
+    }
+
+    fn wgrad(conv: &CpuConv2d, n: usize, x: &[bf16], dy: &[bf16], dfilter: &mut [f32], scratch: &mut [f32]) {
+        narrow(conv).wgrad(n, x, dy, dfilter, scratch);
+    }
+
+    fn wgrad_scratch_len(conv: &CpuConv2d, max_n: usize) -> usize {
+        narrow(conv).wgrad_scratch_len(max_n)
     }
 }

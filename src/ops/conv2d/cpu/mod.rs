@@ -7,6 +7,7 @@
 //! each pass with the algorithm it is given, such as the fastest ([`Algorithms::choose`]).
 
 mod algorithms;
+mod bf16;
 mod element;
 mod gather;
 mod pack;
@@ -21,6 +22,7 @@ mod wgrad_tile;
 mod winograd;
 
 pub use algorithms::{Algorithm, Algorithms};
+pub use bf16::Bf16Conv2d;
 pub use element::CpuElement;
 pub use passes::Passes;
 pub use product::Epilogue;

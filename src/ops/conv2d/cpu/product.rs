@@ -13,10 +13,10 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Runs whose addresses are computed ahead of the microkernel, at most.
-const MAX_RUNS: usize = 32;
+pub(super) const MAX_RUNS: usize = 32;
 
 /// Channels in one run, at most: the length of the row of zeros that stands for padding.
-const MAX_RUN_LEN: usize = 4096;
+pub(super) const MAX_RUN_LEN: usize = 4096;
 
 /// What a pixel outside the input points to.
 static ZEROS: [f32; MAX_RUN_LEN] = [0.0; MAX_RUN_LEN];
@@ -54,7 +54,7 @@ pub(super) struct Output<E>(pub *mut E);
 unsafe impl<E> Sync for Output<E> {}
 
 /// How the pixels and panels of a product are cut into units; depends on the shape and N alone.
-struct Units {
+pub(super) struct Units {
     rows: usize,
     rows_per_unit: usize,
     panels: usize,
@@ -62,15 +62,14 @@ struct Units {
 }
 
 impl Units {
-    fn new(product: &Product, level: SimdLevel) -> Self {
-        let gather = product.gather;
-        let rows = product.n * gather.grid_len();
-        let width = panel_width(level);
+    /// For panels of `width` channels, of which at most `group_len` elements go into a unit of about `unit_macs`.
+    pub fn new(gather: &Gather, n: usize, width: usize, group_len: usize, unit_macs: usize) -> Self {
+        let rows = n * gather.grid_len();
         let panels = gather.c_out.div_ceil(width);
-        let panel_floats = (gather.depth() * width).max(1);
-        let panels_per_group = (GROUP_FLOATS / panel_floats).clamp(1, panels);
-        let row_macs = panel_floats * panels_per_group;
-        let rows_per_unit = (UNIT_MACS / row_macs).clamp(96, 1536).next_multiple_of(12);
+        let panel_len = (gather.depth() * width).max(1);
+        let panels_per_group = (group_len / panel_len).clamp(1, panels);
+        let row_macs = panel_len * panels_per_group;
+        let rows_per_unit = (unit_macs / row_macs).clamp(96, 1536).next_multiple_of(12);
         Self { rows, rows_per_unit, panels, panels_per_group }
     }
 
@@ -78,11 +77,11 @@ impl Units {
         self.rows.div_ceil(self.rows_per_unit)
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.row_blocks() * self.panels.div_ceil(self.panels_per_group)
     }
 
-    fn unit(&self, index: usize) -> (Range<usize>, Range<usize>) {
+    pub fn unit(&self, index: usize) -> (Range<usize>, Range<usize>) {
         let row = index % self.row_blocks() * self.rows_per_unit;
         let panel = index / self.row_blocks() * self.panels_per_group;
         (row..self.rows.min(row + self.rows_per_unit), panel..self.panels.min(panel + self.panels_per_group))
@@ -92,7 +91,7 @@ impl Units {
 impl Product<'_> {
     /// Writes every grid pixel of `output`, whose length the caller has checked.
     pub fn run(&self, level: SimdLevel, output: &mut [f32]) {
-        let units = Units::new(self, level);
+        let units = Units::new(self.gather, self.n, panel_width(level), GROUP_FLOATS, UNIT_MACS);
         let output = Output(output.as_mut_ptr());
         (0..units.count()).into_par_iter().for_each(|index| {
             let output = &output;

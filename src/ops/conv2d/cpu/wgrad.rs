@@ -19,7 +19,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Output channels and input channels of one block: with a group of pixels they should stay in the L2 cache.
-const BLOCK_CHANNELS: usize = 64;
+pub(super) const BLOCK_CHANNELS: usize = 64;
 
 /// Units to aim for, whatever the number of threads.
 const TARGET_UNITS: usize = 32;
@@ -28,19 +28,19 @@ const TARGET_UNITS: usize = 32;
 const CHUNK_MACS: usize = 2_000_000;
 
 /// Floats of the patches of a group of pixels.
-const PATCH_FLOATS: usize = 16 * 1024;
+pub(super) const PATCH_FLOATS: usize = 16 * 1024;
 
 /// Floats that one task adds up when partial sums are joined.
 const JOIN_FLOATS: usize = 4096;
 
 /// How one filter gradient is cut up; depends on the shape and N alone.
 pub(super) struct Plan {
-    gather: Gather,
+    pub gather: Gather,
     n: usize,
-    in_patches: bool,
+    pub in_patches: bool,
     /// Taps summed separately, and columns of the filter under each.
-    taps: usize,
-    columns: usize,
+    pub taps: usize,
+    pub columns: usize,
     column_block: usize,
     chunks: usize,
     chunk_pixels: usize,
@@ -100,12 +100,12 @@ pub(super) fn max_scratch_len(shape: &Conv2dShape, max_n: usize) -> usize {
 }
 
 /// One part of the work: some pixels, some output channels, some columns, all taps.
-struct Unit {
-    pixels: Range<usize>,
-    k: Range<usize>,
-    columns: Range<usize>,
+pub(super) struct Unit {
+    pub pixels: Range<usize>,
+    pub k: Range<usize>,
+    pub columns: Range<usize>,
     /// Where this unit's filter gradient begins.
-    dfilter: *mut f32,
+    pub dfilter: *mut f32,
 }
 
 /// Runs `plan`; the lengths of all slices have been checked against it.
@@ -117,24 +117,7 @@ pub(super) fn run(
     dfilter: &mut [f32],
     scratch: &mut [f32],
 ) {
-    if plan.chunks == 0 {
-        dfilter.fill(0.0);
-        return;
-    }
-    let in_place = plan.chunks == 1;
-    let output = Output(if in_place { dfilter.as_mut_ptr() } else { scratch.as_mut_ptr() });
-    (0..plan.chunks * plan.blocks()).into_par_iter().for_each(|index| {
-        let output = &output;
-        let (chunk, block) = (index / plan.blocks(), index % plan.blocks());
-        let pixel = chunk * plan.chunk_pixels;
-        let k = block / plan.column_blocks() * BLOCK_CHANNELS;
-        let column = block % plan.column_blocks() * plan.column_block;
-        let unit = Unit {
-            pixels: pixel..plan.pixels().min(pixel + plan.chunk_pixels),
-            k: k..plan.gather.c_out.min(k + BLOCK_CHANNELS),
-            columns: column..plan.columns.min(column + plan.column_block),
-            dfilter: output.0.wrapping_add(chunk * plan.filter_len()),
-        };
+    plan.for_each_unit(dfilter, scratch, |unit| {
         // SAFETY: `level` is available (checked when it was chosen), the slices fit the plan, and no two units share a
         // chunk and block.
         unsafe {
@@ -147,8 +130,33 @@ pub(super) fn run(
             }
         }
     });
-    if !in_place {
-        join(scratch, dfilter);
+}
+
+impl Plan {
+    /// Calls `sum` with each unit, on any thread, then adds up the chunks into `dfilter`; both slices fit the plan.
+    pub fn for_each_unit(&self, dfilter: &mut [f32], scratch: &mut [f32], sum: impl Fn(Unit) + Sync) {
+        if self.chunks == 0 {
+            dfilter.fill(0.0);
+            return;
+        }
+        let in_place = self.chunks == 1;
+        let output = Output(if in_place { dfilter.as_mut_ptr() } else { scratch.as_mut_ptr() });
+        (0..self.chunks * self.blocks()).into_par_iter().for_each(|index| {
+            let output = &output;
+            let (chunk, block) = (index / self.blocks(), index % self.blocks());
+            let pixel = chunk * self.chunk_pixels;
+            let k = block / self.column_blocks() * BLOCK_CHANNELS;
+            let column = block % self.column_blocks() * self.column_block;
+            sum(Unit {
+                pixels: pixel..self.pixels().min(pixel + self.chunk_pixels),
+                k: k..self.gather.c_out.min(k + BLOCK_CHANNELS),
+                columns: column..self.columns.min(column + self.column_block),
+                dfilter: output.0.wrapping_add(chunk * self.filter_len()),
+            });
+        });
+        if !in_place {
+            join(scratch, dfilter);
+        }
     }
 }
 

@@ -39,8 +39,30 @@ pub(super) unsafe fn tile<V: PairLanes, const MR: usize, const NV: usize>(
     ends: &Ends<MR>,
     partial: &mut Partial<MR>,
 ) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if run_len.is_multiple_of(2) {
+            sum::<V, MR, NV, false>(runs, run_len, panel, ends, partial);
+        } else {
+            sum::<V, MR, NV, true>(runs, run_len, panel, ends, partial);
+        }
+    }
+}
+
+/// `ODD`: the last row of a run has one channel.
+///
+/// The sums stay in registers only as long as every loop over them is unrolled: what depends on the number of pixels or
+/// channels reads them from `partial`.
+#[inline(always)]
+unsafe fn sum<V: PairLanes, const MR: usize, const NV: usize, const ODD: bool>(
+    runs: &[Run<bf16, MR>],
+    run_len: usize,
+    panel: *const bf16,
+    ends: &Ends<MR>,
+    partial: &mut Partial<MR>,
+) {
     let row_len = 2 * NV * V::LANES;
-    // SAFETY: as the caller vouches; every access below is one of those listed.
+    // SAFETY: as for `tile`; every access below is one of those listed.
     unsafe {
         let mut acc = [[V::zero(); NV]; MR];
         if ends.accumulate {
@@ -54,7 +76,8 @@ pub(super) unsafe fn tile<V: PairLanes, const MR: usize, const NV: usize>(
             let inputs = run.inputs;
             let mut row = panel.add(run.panel_row * row_len);
             for pair in 0..run_len / 2 {
-                let filter: [V::Pairs; NV] = std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
+                let filter: [V::Pairs; NV] =
+                    std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
                 for (sums, &input) in acc.iter_mut().zip(&inputs) {
                     let values = V::splat_pair(input.add(2 * pair));
                     for (sum, &filter) in sums.iter_mut().zip(&filter) {
@@ -63,8 +86,9 @@ pub(super) unsafe fn tile<V: PairLanes, const MR: usize, const NV: usize>(
                 }
                 row = row.add(row_len);
             }
-            if run_len % 2 == 1 {
-                let filter: [V::Pairs; NV] = std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
+            if ODD {
+                let filter: [V::Pairs; NV] =
+                    std::array::from_fn(|v| V::load_pairs(row.add(2 * v * V::LANES)));
                 for (sums, &input) in acc.iter_mut().zip(&inputs) {
                     let value = V::splat_single(input.add(run_len - 1));
                     for (sum, &filter) in sums.iter_mut().zip(&filter) {
@@ -73,32 +97,44 @@ pub(super) unsafe fn tile<V: PairLanes, const MR: usize, const NV: usize>(
                 }
             }
         }
-        if !ends.last {
-            for (sums, partial) in acc.iter().zip(partial) {
+        let whole = ends.pixels == MR && ends.channels == NV * V::LANES;
+        if ends.last && whole && ends.bias.is_null() && !ends.relu {
+            for (sums, &output) in acc.iter().zip(&ends.outputs) {
                 for (v, &sum) in sums.iter().enumerate() {
-                    sum.store(partial.as_mut_ptr().add(v * V::LANES));
+                    sum.store_rounded(output.add(v * V::LANES));
                 }
             }
             return;
         }
-        if !ends.bias.is_null() {
-            for v in 0..NV {
-                let bias: V = load_lanes(ends.bias, v * V::LANES, ends.channels);
-                for sums in &mut acc {
-                    sums[v] = sums[v].add(bias);
-                }
+        for (sums, partial) in acc.iter().zip(&mut *partial) {
+            for (v, &sum) in sums.iter().enumerate() {
+                sum.store(partial.as_mut_ptr().add(v * V::LANES));
             }
         }
-        if ends.relu {
-            for sum in acc.as_flattened_mut() {
-                *sum = sum.relu();
-            }
+        if ends.last {
+            finish::<V, MR, NV>(ends, partial);
         }
-        for (pixel, sums) in acc.iter().enumerate() {
-            if pixel < ends.pixels {
-                for (v, &sum) in sums.iter().enumerate() {
-                    store_lanes(sum, ends.outputs[pixel], v * V::LANES, ends.channels);
-                }
+    }
+}
+
+/// Stores the sums through bias and ReLU.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn finish<V: PairLanes, const MR: usize, const NV: usize>(ends: &Ends<MR>, partial: &Partial<MR>) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        for v in 0..NV {
+            let bias: V = if ends.bias.is_null() {
+                V::zero()
+            } else {
+                load_lanes(ends.bias, v * V::LANES, ends.channels)
+            };
+            for (sums, &output) in partial.iter().zip(&ends.outputs).take(ends.pixels) {
+                let sum = V::load(sums.as_ptr().add(v * V::LANES)).add(bias);
+                let sum = if ends.relu { sum.relu() } else { sum };
+                store_lanes(sum, output, v * V::LANES, ends.channels);
             }
         }
     }
