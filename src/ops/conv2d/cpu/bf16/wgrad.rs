@@ -136,8 +136,8 @@ unsafe fn run_unit<V: PairLanes, const KB: usize, const KB1: usize>(
                         Some(b) => (b.x.add(column), b.dy.add(channel)),
                         None => (ZEROS.as_ptr(), ZEROS.as_ptr()),
                     };
-                    interleave::<X_STRIP>(a.x.add(column), bx, columns, x_pairs.add(i * X_STRIP));
-                    interleave::<DY_STRIP>(a.dy.add(channel), bdy, k, dy_pairs.add(i * DY_STRIP));
+                    interleave::<V, X_STRIP>(a.x.add(column), bx, columns, x_pairs.add(i * X_STRIP));
+                    interleave::<V, DY_STRIP>(a.dy.add(channel), bdy, k, dy_pairs.add(i * DY_STRIP));
                 }
             }
             let unit_gradient = unit.k.start * row_pitch + tap * plan.columns + unit.columns.start;
@@ -176,26 +176,40 @@ const BLOCK: usize = 16;
 /// a group's rows apart.
 ///
 /// # Safety
-/// `a` and `b` have `count` readable elements, `to` room for as many strips as hold them, and none of it is theirs.
+/// `V`'s instructions are available, `a` and `b` have `count` readable elements, `to` room for as many strips as hold them, and none of it is theirs.
 #[inline(always)]
-unsafe fn interleave<const STRIP: usize>(a: *const bf16, b: *const bf16, count: usize, to: *mut Pair) {
+unsafe fn interleave<V: PairLanes, const STRIP: usize>(
+    a: *const bf16,
+    b: *const bf16,
+    count: usize,
+    to: *mut Pair,
+) {
     // SAFETY: as the caller vouches; a block lies in one strip.
     unsafe {
         for first in (0..count).step_by(BLOCK) {
-            let present = (count - first).min(BLOCK);
-            let [a, b] = [a, b].map(|from| {
-                let from = from.add(first);
-                if present == BLOCK {
-                    from.cast::<[bf16; BLOCK]>().read_unaligned()
-                } else {
-                    let mut values = [bf16::ZERO; BLOCK];
-                    std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), present);
-                    values
-                }
-            });
+            let (a, b) = (a.add(first), b.add(first));
             let to = to.add(first / STRIP * STRIP * (GROUP_PIXELS / 2) + first % STRIP);
-            to.cast::<[Pair; BLOCK]>().write(std::array::from_fn(|i| [a[i], b[i]]));
+            if first + BLOCK <= count {
+                interleave_block::<V>(a, b, to);
+            } else {
+                let (mut a_padded, mut b_padded) = ([bf16::ZERO; BLOCK], [bf16::ZERO; BLOCK]);
+                std::ptr::copy_nonoverlapping(a, a_padded.as_mut_ptr(), count - first);
+                std::ptr::copy_nonoverlapping(b, b_padded.as_mut_ptr(), count - first);
+                interleave_block::<V>(a_padded.as_ptr(), b_padded.as_ptr(), to);
+            }
         }
+    }
+}
+
+/// Writes [`BLOCK`] pairs.
+///
+/// # Safety
+/// As for [`interleave`]; `a` and `b` have as many elements.
+#[inline(always)]
+unsafe fn interleave_block<V: PairLanes>(a: *const bf16, b: *const bf16, to: *mut Pair) {
+    for i in (0..BLOCK).step_by(V::LANES) {
+        // SAFETY: as the caller vouches.
+        unsafe { V::interleave(a.add(i), b.add(i), to.add(i)) };
     }
 }
 
