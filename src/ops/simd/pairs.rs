@@ -68,6 +68,9 @@ pub(crate) trait PairLanes: Lanes {
     /// The value at `from` and 0 in all lanes.
     unsafe fn splat_single(from: *const bf16) -> Self::Pairs;
 
+    /// Writes the pairs of the `LANES` values at `a` and those at `b` to `to`.
+    unsafe fn interleave(a: *const bf16, b: *const bf16, to: *mut [bf16; 2]);
+
     /// Adds both products of each pair.
     unsafe fn add_products(self, a: Self::Pairs, b: Self::Pairs) -> Self;
 
@@ -99,6 +102,14 @@ impl PairLanes for Array8 {
     unsafe fn splat_single(from: *const bf16) -> Self::Pairs {
         // SAFETY: the caller vouches for one readable value.
         [[Element::to_f32(unsafe { *from }); 8], [0.0; 8]]
+    }
+
+    #[inline(always)]
+    unsafe fn interleave(a: *const bf16, b: *const bf16, to: *mut [bf16; 2]) {
+        for lane in 0..8 {
+            // SAFETY: the caller vouches for 8 readable values at each and 8 writable pairs.
+            unsafe { to.add(lane).write([*a.add(lane), *b.add(lane)]) };
+        }
     }
 
     #[inline(always)]
@@ -156,6 +167,16 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn interleave(a: *const bf16, b: *const bf16, to: *mut [bf16; 2]) {
+            // SAFETY: see the impl.
+            unsafe {
+                let a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(a.cast()));
+                let b = _mm512_cvtepu16_epi32(_mm256_loadu_si256(b.cast()));
+                _mm512_storeu_si512(to.cast(), _mm512_or_si512(a, _mm512_slli_epi32::<16>(b)));
+            }
+        }
+
+        #[inline(always)]
         unsafe fn add_products(self, a: __m512i, b: __m512i) -> Self {
             // SAFETY: see the impl; both types are 512 bits without invalid values.
             unsafe {
@@ -204,6 +225,16 @@ mod x86 {
         unsafe fn splat_single(from: *const bf16) -> [__m256; 2] {
             // SAFETY: see the impl.
             unsafe { widen(_mm256_set1_epi32(i32::from((*from).to_bits()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn interleave(a: *const bf16, b: *const bf16, to: *mut [bf16; 2]) {
+            // SAFETY: see the impl.
+            unsafe {
+                let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
+                _mm_storeu_si128(to.cast(), _mm_unpacklo_epi16(a, b));
+                _mm_storeu_si128(to.add(4).cast(), _mm_unpackhi_epi16(a, b));
+            }
         }
 
         #[inline(always)]

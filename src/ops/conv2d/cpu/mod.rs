@@ -120,7 +120,7 @@ impl<'a> CpuConv2d<'a> {
         self.check("wgrad", "x", x.len(), numel(n, self.shape.x_len()));
         self.check("wgrad", "dy", dy.len(), numel(n, self.shape.y_len()));
         self.check("wgrad", "dfilter", dfilter.len(), self.shape.filter_len());
-        let plan = wgrad::Plan::new(self.shape, n);
+        let plan = wgrad::Plan::new(self.shape, n, wgrad::BLOCKS);
         let scratch_len = plan.scratch_len();
         assert!(
             scratch.len() >= scratch_len,
@@ -133,7 +133,7 @@ impl<'a> CpuConv2d<'a> {
 
     /// See [`super::wgrad_scratch_len`].
     pub fn wgrad_scratch_len(&self, max_n: usize) -> usize {
-        wgrad::max_scratch_len(self.shape, max_n)
+        wgrad::max_scratch_len(self.shape, max_n, wgrad::BLOCKS)
     }
 
     fn check(&self, pass: &str, slice: &str, found: usize, expected: usize) {

@@ -18,8 +18,16 @@ use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Output channels and input channels of one block: with a group of pixels they should stay in the L2 cache.
-pub(super) const BLOCK_CHANNELS: usize = 64;
+/// Output channels and columns of one block: with a group of pixels they should stay in the L2 cache. Inputs in patches
+/// have all their columns in one block.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks {
+    pub k: usize,
+    pub columns: usize,
+}
+
+/// The blocks of f32.
+pub(super) const BLOCKS: Blocks = Blocks { k: 64, columns: 64 };
 
 /// Units to aim for, whatever the number of threads.
 const TARGET_UNITS: usize = 32;
@@ -41,24 +49,24 @@ pub(super) struct Plan {
     /// Taps summed separately, and columns of the filter under each.
     pub taps: usize,
     pub columns: usize,
-    column_block: usize,
+    blocks: Blocks,
     chunks: usize,
     chunk_pixels: usize,
 }
 
 impl Plan {
     /// The plan for `n` images of `shape`.
-    pub fn new(shape: &Conv2dShape, n: usize) -> Self {
+    pub fn new(shape: &Conv2dShape, n: usize, blocks: Blocks) -> Self {
         let gather = Gather::fprop(shape);
         let in_patches = patch::suits(&gather);
         let (taps, columns) = if in_patches { (1, gather.depth()) } else { (gather.taps(), gather.c_in) };
-        let column_block = if in_patches { columns } else { BLOCK_CHANNELS };
+        let blocks = if in_patches { Blocks { columns, ..blocks } } else { blocks };
         let pixels = n * gather.grid_len();
-        let most = most_chunks(&gather, column_block, columns, n);
+        let most = most_chunks(&gather, blocks, columns, n);
         let group = GROUP_PIXELS;
         let chunk_pixels = pixels.div_ceil(most).next_multiple_of(group).max(group);
         let chunks = pixels.div_ceil(chunk_pixels);
-        Self { gather, n, in_patches, taps, columns, column_block, chunks, chunk_pixels }
+        Self { gather, n, in_patches, taps, columns, blocks, chunks, chunk_pixels }
     }
 
     /// Floats of scratch.
@@ -75,25 +83,25 @@ impl Plan {
     }
 
     fn column_blocks(&self) -> usize {
-        self.columns.div_ceil(self.column_block)
+        self.columns.div_ceil(self.blocks.columns)
     }
 
     fn blocks(&self) -> usize {
-        self.gather.c_out.div_ceil(BLOCK_CHANNELS) * self.column_blocks()
+        self.gather.c_out.div_ceil(self.blocks.k) * self.column_blocks()
     }
 }
 
 /// Chunks that `n` images may be cut into; never falls as `n` grows.
-fn most_chunks(gather: &Gather, column_block: usize, columns: usize, n: usize) -> usize {
-    let blocks = gather.c_out.div_ceil(BLOCK_CHANNELS) * columns.div_ceil(column_block);
+fn most_chunks(gather: &Gather, blocks: Blocks, columns: usize, n: usize) -> usize {
+    let blocks = gather.c_out.div_ceil(blocks.k) * columns.div_ceil(blocks.columns);
     let macs = n.saturating_mul(gather.grid_len() * gather.depth() * gather.c_out);
     TARGET_UNITS.div_ceil(blocks).min(macs / CHUNK_MACS).max(1)
 }
 
 /// Floats of scratch that suffice for every batch of up to `max_n` images.
-pub(super) fn max_scratch_len(shape: &Conv2dShape, max_n: usize) -> usize {
-    let plan = Plan::new(shape, max_n);
-    match most_chunks(&plan.gather, plan.column_block, plan.columns, max_n) {
+pub(super) fn max_scratch_len(shape: &Conv2dShape, max_n: usize, blocks: Blocks) -> usize {
+    let plan = Plan::new(shape, max_n, blocks);
+    match most_chunks(&plan.gather, plan.blocks, plan.columns, max_n) {
         1 => 0,
         chunks => chunks * plan.filter_len(),
     }
@@ -145,12 +153,12 @@ impl Plan {
             let output = &output;
             let (chunk, block) = (index / self.blocks(), index % self.blocks());
             let pixel = chunk * self.chunk_pixels;
-            let k = block / self.column_blocks() * BLOCK_CHANNELS;
-            let column = block % self.column_blocks() * self.column_block;
+            let k = block / self.column_blocks() * self.blocks.k;
+            let column = block % self.column_blocks() * self.blocks.columns;
             sum(Unit {
                 pixels: pixel..self.pixels().min(pixel + self.chunk_pixels),
-                k: k..self.gather.c_out.min(k + BLOCK_CHANNELS),
-                columns: column..self.columns.min(column + self.column_block),
+                k: k..self.gather.c_out.min(k + self.blocks.k),
+                columns: column..self.columns.min(column + self.blocks.columns),
                 dfilter: output.0.wrapping_add(chunk * self.filter_len()),
             });
         });

@@ -9,9 +9,9 @@ mod wgrad;
 mod wgrad_tile;
 
 use super::gather::Gather;
+use super::numel;
 use super::product::Epilogue;
-use super::wgrad::max_scratch_len;
-use super::{numel, wgrad::Plan};
+use super::wgrad::{Plan, max_scratch_len};
 use crate::ops::simd::PairLevel;
 use crate::shape::Conv2dShape;
 use half::bf16;
@@ -97,7 +97,7 @@ impl<'a> Bf16Conv2d<'a> {
         self.check("wgrad", "x", x.len(), numel(n, self.shape.x_len()));
         self.check("wgrad", "dy", dy.len(), numel(n, self.shape.y_len()));
         self.check("wgrad", "dfilter", dfilter.len(), self.shape.filter_len());
-        let plan = Plan::new(self.shape, n);
+        let plan = Plan::new(self.shape, n, wgrad::blocks(self.shape));
         let scratch_len = plan.scratch_len();
         assert!(
             scratch.len() >= scratch_len,
@@ -110,7 +110,7 @@ impl<'a> Bf16Conv2d<'a> {
 
     /// Floats of scratch that [`Self::wgrad`] needs for up to `max_n` images, whatever the number of threads.
     pub fn wgrad_scratch_len(&self, max_n: usize) -> usize {
-        max_scratch_len(self.shape, max_n)
+        max_scratch_len(self.shape, max_n, wgrad::blocks(self.shape))
     }
 
     fn check(&self, pass: &str, slice: &str, found: usize, expected: usize) {

@@ -4,29 +4,41 @@
 //! pixels interleaved, as are their output gradients. A pixel without a partner is paired with zeros.
 
 use super::patch::copy;
-use super::wgrad_tile::{Block, Pair, PairRows, wgrad_tile};
+use super::wgrad_tile::{Block, Pair, wgrad_tile};
 use crate::ops::conv2d::cpu::patch::{MAX_PATCH, SLACK};
 use crate::ops::conv2d::cpu::segments::{GROUP_PIXELS, Rows, Segments};
-use crate::ops::conv2d::cpu::wgrad::{BLOCK_CHANNELS, PATCH_FLOATS, Plan, Unit};
+use crate::ops::conv2d::cpu::wgrad::{Blocks, PATCH_FLOATS, Plan, Unit};
 use crate::ops::conv2d::cpu::wgrad_tile::PixelPair;
 use crate::ops::simd::lanes::Array8;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::simd::lanes::{M256, M512};
 use crate::ops::simd::pairs::{PairLanes, PairLevel};
+use crate::shape::Conv2dShape;
 use half::bf16;
 use std::mem::MaybeUninit;
 
 /// Elements of the patches of a group of pixels.
 const PATCHES_LEN: usize = PATCH_FLOATS;
 
-/// Columns are padded with zeros to a multiple of this, the lanes of the widest level.
-const COLUMN_ROUND: usize = 16;
+/// Pairs of a pixel in one strip of `x`: the columns of a tile of the widest level.
+const X_STRIP: usize = 32;
 
-/// Pairs of columns in a group, at most: those of all patches, or a block of channels.
-const X_PAIRS: usize = {
-    let (patches, channels) = (PATCHES_LEN / 2, GROUP_PIXELS / 2 * BLOCK_CHANNELS);
-    if patches > channels { patches } else { channels }
-};
+/// Pairs of a pixel in one strip of `dy`; with a strip of `x` it should stay in the L1 cache.
+const DY_STRIP: usize = 64;
+
+/// Most output channels and columns of a block.
+const MAX_BLOCK: usize = 256;
+
+/// Pairs of a group of pixels, at most.
+const GROUP_PAIRS: usize = GROUP_PIXELS / 2 * MAX_BLOCK;
+
+/// Blocks with much to sum for each number that is interleaved, many columns rather than many output channels.
+pub(super) fn blocks(shape: &Conv2dShape) -> Blocks {
+    let columns =
+        shape.c.next_multiple_of(DY_STRIP).min(if shape.r * shape.s == 1 { MAX_BLOCK } else { 128 });
+    let k = if shape.r * shape.s == 1 { (64 * MAX_BLOCK / columns).min(MAX_BLOCK) } else { DY_STRIP };
+    Blocks { k, columns }
+}
 
 /// Partners of a pixel that has none.
 static ZEROS: [bf16; MAX_PATCH] = [bf16::ZERO; MAX_PATCH];
@@ -84,17 +96,15 @@ unsafe fn run_unit<V: PairLanes, const KB: usize, const KB1: usize>(
     // Left uninitialised: clearing them would take as long as a small unit. All are written before they are read.
     let mut patches = MaybeUninit::<[bf16; PATCHES_LEN + SLACK]>::uninit();
     let patches = patches.as_mut_ptr().cast::<bf16>();
-    let mut x_pairs = MaybeUninit::<[Pair; X_PAIRS]>::uninit();
+    let mut x_pairs = MaybeUninit::<[Pair; GROUP_PAIRS]>::uninit();
     let x_pairs = x_pairs.as_mut_ptr().cast::<Pair>();
-    let mut dy_pairs = MaybeUninit::<[Pair; GROUP_PIXELS / 2 * BLOCK_CHANNELS]>::uninit();
+    let mut dy_pairs = MaybeUninit::<[Pair; GROUP_PAIRS]>::uninit();
     let dy_pairs = dy_pairs.as_mut_ptr().cast::<Pair>();
     let mut pixels = [PixelPair::<bf16> { x: std::ptr::null(), dy: std::ptr::null() }; GROUP_PIXELS];
     let patch_pitch = plan.columns.next_multiple_of(16);
     let group =
         if plan.in_patches { GROUP_PIXELS.min(PATCHES_LEN / patch_pitch / 2 * 2) } else { GROUP_PIXELS };
-    let columns = unit.columns.len();
-    let x_pitch = columns.next_multiple_of(COLUMN_ROUND);
-    let k = unit.k.len();
+    let (k, columns) = (unit.k.len(), unit.columns.len());
     let row_pitch = plan.taps * plan.columns;
     for first in unit.pixels.clone().step_by(group) {
         let range = first..unit.pixels.end.min(first + group);
@@ -119,58 +129,87 @@ unsafe fn run_unit<V: PairLanes, const KB: usize, const KB1: usize>(
             for (i, pair) in pixels[..count].chunks(2).enumerate() {
                 let (a, b) = (pair[0], pair.get(1));
                 let (column, channel) = (unit.columns.start, unit.k.start);
-                // SAFETY: the pixels point at `plan.columns` elements of x (or a patch) and K of dy; `x_pairs` and
-                // `dy_pairs` have room for the group's pairs, of at most `x_pitch` columns and `BLOCK_CHANNELS` k.
+                // SAFETY: the pixels point at `plan.columns` elements of x (or a patch) and K of dy; the buffers have
+                // room for the group's pairs: at most `MAX_BLOCK`, padded to strips, of half as many rows as pixels.
                 unsafe {
                     let (bx, bdy) = match b {
                         Some(b) => (b.x.add(column), b.dy.add(channel)),
                         None => (ZEROS.as_ptr(), ZEROS.as_ptr()),
                     };
-                    let row = x_pairs.add(i * x_pitch);
-                    interleave(a.x.add(column), bx, columns, row);
-                    row.add(columns).write_bytes(0, x_pitch - columns);
-                    interleave(a.dy.add(channel), bdy, k, dy_pairs.add(i * BLOCK_CHANNELS));
+                    interleave::<V, X_STRIP>(a.x.add(column), bx, columns, x_pairs.add(i * X_STRIP));
+                    interleave::<V, DY_STRIP>(a.dy.add(channel), bdy, k, dy_pairs.add(i * DY_STRIP));
                 }
             }
-            let mut column = 0;
-            while column < columns {
-                let width = (columns - column).min(2 * V::LANES);
-                let x = PairRows { first: x_pairs.wrapping_add(column), pitch: x_pitch };
-                let dy = PairRows { first: dy_pairs, pitch: BLOCK_CHANNELS };
-                let first_gradient =
-                    unit.k.start * row_pitch + tap * plan.columns + unit.columns.start + column;
-                let block = Block {
-                    columns: width,
-                    dfilter: unit.dfilter.wrapping_add(first_gradient),
-                    row_pitch,
-                    accumulate: first > unit.pixels.start,
-                };
-                // SAFETY: `count.div_ceil(2)` rows of pairs were written above, zeros past the columns; the block lies
-                // inside the unit's part of the filter.
-                unsafe {
-                    if width > V::LANES {
-                        k_tiles::<V, KB, 2>(x, dy, count.div_ceil(2), block, k);
-                    } else {
-                        k_tiles::<V, KB1, 1>(x, dy, count.div_ceil(2), block, k);
+            let unit_gradient = unit.k.start * row_pitch + tap * plan.columns + unit.columns.start;
+            let rows = count.div_ceil(2);
+            for k_first in (0..k).step_by(DY_STRIP) {
+                let dy = dy_pairs.wrapping_add(k_first * (GROUP_PIXELS / 2));
+                let k = (k - k_first).min(DY_STRIP);
+                for column in (0..columns).step_by(2 * V::LANES) {
+                    let (strip, lane) = (column / X_STRIP, column % X_STRIP);
+                    let x = x_pairs.wrapping_add(strip * X_STRIP * (GROUP_PIXELS / 2) + lane);
+                    let block = Block {
+                        columns: (columns - column).min(2 * V::LANES),
+                        dfilter: unit.dfilter.wrapping_add(unit_gradient + k_first * row_pitch + column),
+                        row_pitch,
+                        accumulate: first > unit.pixels.start,
+                    };
+                    // SAFETY: `rows` rows of pairs were written above, zeros past the columns; the block lies inside the
+                    // unit's part of the filter.
+                    unsafe {
+                        if block.columns > V::LANES {
+                            k_tiles::<V, KB, 2>(x, dy, rows, block, k);
+                        } else {
+                            k_tiles::<V, KB1, 1>(x, dy, rows, block, k);
+                        }
                     }
                 }
-                column += width;
             }
         }
     }
 }
 
-/// Writes the pairs `(a[i], b[i])`, `i < count`.
+/// Pairs that are written together: the lanes of the widest level.
+const BLOCK: usize = 16;
+
+/// Writes the pairs `(a[i], b[i])`, `i < count`, then zeros up to a whole [`BLOCK`], in strips of `STRIP` pairs that lie
+/// a group's rows apart.
 ///
 /// # Safety
-/// `a` and `b` have `count` readable elements, `to` room for as many pairs, and none of it is theirs.
+/// `V`'s instructions are available, `a` and `b` have `count` readable elements, `to` room for as many strips as hold them, and none of it is theirs.
 #[inline(always)]
-unsafe fn interleave(a: *const bf16, b: *const bf16, count: usize, to: *mut Pair) {
-    // SAFETY: as the caller vouches.
+unsafe fn interleave<V: PairLanes, const STRIP: usize>(
+    a: *const bf16,
+    b: *const bf16,
+    count: usize,
+    to: *mut Pair,
+) {
+    // SAFETY: as the caller vouches; a block lies in one strip.
     unsafe {
-        for i in 0..count {
-            to.add(i).write([*a.add(i), *b.add(i)]);
+        for first in (0..count).step_by(BLOCK) {
+            let (a, b) = (a.add(first), b.add(first));
+            let to = to.add(first / STRIP * STRIP * (GROUP_PIXELS / 2) + first % STRIP);
+            if first + BLOCK <= count {
+                interleave_block::<V>(a, b, to);
+            } else {
+                let (mut a_padded, mut b_padded) = ([bf16::ZERO; BLOCK], [bf16::ZERO; BLOCK]);
+                std::ptr::copy_nonoverlapping(a, a_padded.as_mut_ptr(), count - first);
+                std::ptr::copy_nonoverlapping(b, b_padded.as_mut_ptr(), count - first);
+                interleave_block::<V>(a_padded.as_ptr(), b_padded.as_ptr(), to);
+            }
         }
+    }
+}
+
+/// Writes [`BLOCK`] pairs.
+///
+/// # Safety
+/// As for [`interleave`]; `a` and `b` have as many elements.
+#[inline(always)]
+unsafe fn interleave_block<V: PairLanes>(a: *const bf16, b: *const bf16, to: *mut Pair) {
+    for i in (0..BLOCK).step_by(V::LANES) {
+        // SAFETY: as the caller vouches.
+        unsafe { V::interleave(a.add(i), b.add(i), to.add(i)) };
     }
 }
 
@@ -180,8 +219,8 @@ unsafe fn interleave(a: *const bf16, b: *const bf16, count: usize, to: *mut Pair
 /// As for [`wgrad_tile`], for all these output channels.
 #[inline(always)]
 unsafe fn k_tiles<V: PairLanes, const KB: usize, const NV: usize>(
-    x: PairRows,
-    mut dy: PairRows,
+    x: *const Pair,
+    mut dy: *const Pair,
     count: usize,
     mut block: Block,
     k: usize,
@@ -199,7 +238,7 @@ unsafe fn k_tiles<V: PairLanes, const KB: usize, const NV: usize>(
             }
         };
         left -= done;
-        dy.first = dy.first.wrapping_add(done);
+        dy = dy.wrapping_add(done);
         block.dfilter = block.dfilter.wrapping_add(done * block.row_pitch);
     }
 }
@@ -210,12 +249,12 @@ unsafe fn k_tiles<V: PairLanes, const KB: usize, const NV: usize>(
 /// As for [`wgrad_tile`].
 #[inline(always)]
 unsafe fn tile_of<V: PairLanes, const KB: usize, const NV: usize>(
-    x: PairRows,
-    dy: PairRows,
+    x: *const Pair,
+    dy: *const Pair,
     count: usize,
     block: &Block,
 ) -> usize {
     // SAFETY: as the caller vouches.
-    unsafe { wgrad_tile::<V, KB, NV>(x, dy, count, block) };
+    unsafe { wgrad_tile::<V, KB, NV>((x, X_STRIP), (dy, DY_STRIP), count, block) };
     KB
 }

@@ -7,13 +7,6 @@ use half::bf16;
 /// A number of each of two pixels.
 pub(super) type Pair = [bf16; 2];
 
-/// Pairs of pixels: `count` rows of pairs, `pitch` pairs apart.
-#[derive(Clone, Copy)]
-pub(super) struct PairRows {
-    pub first: *const Pair,
-    pub pitch: usize,
-}
-
 /// Gradients to add up.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
@@ -27,15 +20,16 @@ pub(super) struct Block {
     pub accumulate: bool,
 }
 
-/// `dfilter[i][j] += sum over count rows of dy[i] . x[j]`, `i < KB`, `j < block.columns`, each a sum of two products.
+/// `dfilter[i][j] += sum over count rows of dy[i] . x[j]`, `i < KB`, `j < block.columns`, each a sum of two products;
+/// rows are `x_pitch` and `dy_pitch` pairs apart.
 ///
 /// # Safety
 /// `V`'s instructions are available; each row has `KB` readable pairs in `dy` and `NV * V::LANES` in `x`; `dfilter` is
 /// writable for every (i, j) named above.
 #[inline(always)]
 pub(super) unsafe fn wgrad_tile<V: PairLanes, const KB: usize, const NV: usize>(
-    x: PairRows,
-    dy: PairRows,
+    (mut x, x_pitch): (*const Pair, usize),
+    (mut dy, dy_pitch): (*const Pair, usize),
     count: usize,
     block: &Block,
 ) {
@@ -53,18 +47,17 @@ pub(super) unsafe fn wgrad_tile<V: PairLanes, const KB: usize, const NV: usize>(
                 }
             }
         }
-        let (mut x_row, mut dy_row) = (x.first, dy.first);
         for _ in 0..count {
             let columns: [V::Pairs; NV] =
-                std::array::from_fn(|v| V::load_pairs(x_row.add(v * V::LANES).cast::<bf16>()));
+                std::array::from_fn(|v| V::load_pairs(x.add(v * V::LANES).cast::<bf16>()));
             for (i, sums) in acc.iter_mut().enumerate() {
-                let gradient = V::splat_pair(dy_row.add(i).cast::<bf16>());
+                let gradient = V::splat_pair(dy.add(i).cast::<bf16>());
                 for (sum, &columns) in sums.iter_mut().zip(&columns) {
                     *sum = sum.add_products(columns, gradient);
                 }
             }
-            x_row = x_row.wrapping_add(x.pitch);
-            dy_row = dy_row.wrapping_add(dy.pitch);
+            x = x.wrapping_add(x_pitch);
+            dy = dy.wrapping_add(dy_pitch);
         }
         for (i, sums) in acc.iter().enumerate() {
             let row = block.dfilter.add(i * block.row_pitch);
