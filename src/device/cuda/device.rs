@@ -10,8 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 
 /// Threads of a block: a multiple of a warp that leaves the scheduler eight blocks a multiprocessor to choose from.
 const BLOCK_SIZE: u32 = 256;
@@ -24,7 +23,8 @@ const KERNELS_VARIABLE: &str = "SCADLES_KERNELS";
 #[derive(Debug)]
 pub(super) struct Function {
     pub(super) handle: sys::CUfunction,
-    pub(super) shared_bytes_allowed: AtomicU32,
+    /// Most dynamic shared memory that the driver was asked to allow; 0: never asked.
+    pub(super) shared_bytes_allowed: Mutex<u32>,
 }
 
 // SAFETY: the handle is a number to the driver, which may be called from any thread.
@@ -134,7 +134,7 @@ impl CudaDevice {
                     Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => break,
                     Err(error) => return Err(self.refused(&format!("find kernel {entry}"), error)),
                 };
-                self.functions.insert(entry, Function { handle, shared_bytes_allowed: AtomicU32::new(0) });
+                self.functions.insert(entry, Function { handle, shared_bytes_allowed: Mutex::new(0) });
             }
         }
         Ok(())
