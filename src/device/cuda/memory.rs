@@ -269,7 +269,8 @@ impl CudaDevice {
             return self.synchronize();
         }
         self.bind()?;
-        // SAFETY: both sides have as many elements, and the wait below ends before `values` is borrowed again.
+        // SAFETY: both sides have as many elements, and the wait below ends before `values` is borrowed again. Where that
+        // fails the context is lost, and copies with it.
         let copied = unsafe { result::memcpy_dtoh_async(values, view.address, self.stream().cu_stream()) };
         copied.map_err(|error| self.refused("copy from the GPU", error))?;
         self.synchronize()
@@ -285,8 +286,8 @@ impl CudaDevice {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: both sides have as many elements. The driver has read pageable memory when it returns; pinned memory
-        // goes through `PinnedBuffer`.
+        // SAFETY: both sides have as many elements. Of pinned memory the GPU may still read when the call returns; the wait
+        // below ends before the borrow does. Where that fails the context is lost, and copies with it.
         let copied = unsafe { result::memcpy_htod_async(view.address, values, self.stream().cu_stream()) };
         copied.map_err(|error| self.refused("copy to the GPU", error))?;
         self.synchronize()
