@@ -1,8 +1,8 @@
 //! The tests of this program once more, and the program itself, on the emulator.
 
 use crate::emulator::{Emulator, emulator_or_skip};
-use std::env;
 use std::process::{Command, Output};
+use std::{env, fs};
 
 fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
@@ -61,6 +61,34 @@ fn the_program_trains_on_the_gpu_it_finds() {
         assert_eq!(record["steps"].as_array().unwrap().len(), 2);
         assert!(record["steps"][1]["loss"].as_f64().unwrap().is_finite());
     }
+}
+
+#[test]
+fn a_folder_of_kernels_may_lack_hoppers_and_no_others() {
+    let Some(emulator) = emulator_or_skip("a_folder_of_kernels_may_lack_hoppers_and_no_others") else {
+        return;
+    };
+    let out = tempfile::tempdir().unwrap();
+    let kernels = out.path().join("kernels");
+    fs::create_dir(&kernels).unwrap();
+    for entry in fs::read_dir(emulator.folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".fatbin") && !name.ends_with("_wgmma.fatbin") {
+            fs::copy(emulator.folder().join(&name), kernels.join(&name)).unwrap();
+        }
+    }
+    let run = |name: &str| {
+        let mut command = small_run(emulator, &out.path().join(name));
+        command.args(["--device", "cuda", "--precision", "bf16"]).env("SCADLES_KERNELS", &kernels);
+        command.output().unwrap()
+    };
+    let output = run("without");
+    assert!(output.status.success(), "{}", text(&output));
+    fs::remove_file(kernels.join("sgd.fatbin")).unwrap();
+    let output = run("broken");
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("SCADLES_KERNELS: cannot read"), "{said}");
+    assert!(said.contains("sgd.fatbin") && !said.contains("panicked"), "{said}");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use super::launch::Grid;
 use super::probe::probe;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -65,7 +65,7 @@ pub struct CudaDevice {
 
 impl CudaDevice {
     /// Opens device `ordinal` and loads the kernels: the embedded ones, or those of the folder that `SCADLES_KERNELS`
-    /// names, which must have been compiled from this version's `kernels/`.
+    /// names, which must have been compiled from this version's `kernels/`; the files for Hopper only may be missing.
     ///
     /// # Errors
     /// What is missing, with the cure; or what the driver refused.
@@ -106,20 +106,14 @@ impl CudaDevice {
     fn load(&mut self, folder: Option<&Path>) -> Result<(), CudaError> {
         self.bind()?;
         for (kernel, entries) in embedded::entries() {
-            let image: Option<Cow<[u8]>> = match folder {
-                None => embedded::image(kernel).map(Cow::Borrowed),
-                Some(folder) => {
-                    let path = folder.join(format!("{kernel}.fatbin"));
-                    let read = std::fs::read(&path);
-                    let mut image =
-                        read.map_err(|error| CudaError::Images { path, error: error.to_string() })?;
-                    image.push(0); // PTX is text that ends with a zero
-                    Some(Cow::Owned(image))
-                }
+            let read = folder.map(|folder| read_image(folder, kernel)).transpose()?;
+            let image = match &read {
+                None => embedded::image(kernel),
+                Some(words) => words.as_deref().map(bytemuck::cast_slice),
             };
             // Hopper's kernels are missing where SCADLES_CUDA_ARCHS left them out.
             let Some(image) = image else { continue };
-            // SAFETY: the image is a whole one, and the driver copies it.
+            // SAFETY: the image is a whole one, aligned for the words of its header, and the driver copies it.
             let module = match unsafe { result::module::load_data(image.as_ptr().cast()) } {
                 Ok(module) => module,
                 Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => continue,
@@ -202,6 +196,21 @@ impl CudaDevice {
         let resident = self.multiprocessors.saturating_mul(BLOCKS_PER_MULTIPROCESSOR);
         let blocks = numel.div_ceil(BLOCK_SIZE as usize).min(resident as usize);
         Grid { blocks: [blocks as u32, 1, 1], threads: BLOCK_SIZE, shared_bytes: 0 }
+    }
+}
+
+/// The image of a kernel file in `folder`, aligned, with zeros behind it, as PTX is text that ends with one; None if it is
+/// Hopper's and not there.
+fn read_image(folder: &Path, kernel: &str) -> Result<Option<Vec<u128>>, CudaError> {
+    let path = folder.join(format!("{kernel}.fatbin"));
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let mut words = vec![0; bytes.len() / size_of::<u128>() + 1];
+            bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+            Ok(Some(words))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound && embedded::is_for_hopper_only(kernel) => Ok(None),
+        Err(error) => Err(CudaError::Images { path, error: error.to_string() }),
     }
 }
 
