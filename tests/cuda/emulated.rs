@@ -64,6 +64,27 @@ fn the_program_trains_on_the_gpu_it_finds() {
 }
 
 #[test]
+fn a_gpu_that_cannot_be_used_is_passed_over_with_a_warning() {
+    let Some(emulator) = emulator_or_skip("a_gpu_that_cannot_be_used_is_passed_over_with_a_warning") else {
+        return;
+    };
+    let out = tempfile::tempdir().unwrap();
+    // The emulator runs nothing but its own kernels.
+    let run = |name: &str, device: &str| {
+        let mut command = small_run(emulator, &out.path().join(name));
+        command.args(["--device", device]).env_remove("SCADLES_KERNELS").output().unwrap()
+    };
+    let output = run("auto", "auto");
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("computed on CPU"), "{said}");
+    let warnings: Vec<&str> = said.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("the GPU is not used"), "{said}");
+    assert!(!run("cuda", "cuda").status.success());
+    let output = run("cpu", "cpu");
+    assert!(output.status.success() && !text(&output).contains("warning: "), "{}", text(&output));
+}
+
+#[test]
 fn a_folder_of_kernels_may_lack_hoppers_and_no_others() {
     let Some(emulator) = emulator_or_skip("a_folder_of_kernels_may_lack_hoppers_and_no_others") else {
         return;

@@ -161,6 +161,13 @@ pub enum CudaError {
     },
 }
 
+impl CudaError {
+    /// Whether there is no GPU, as opposed to one that cannot be used.
+    pub fn is_no_gpu(&self) -> bool {
+        matches!(self, Self::Missing(Missing::Driver | Missing::Device { .. }))
+    }
+}
+
 /// The driver's name and text of an error: `CUDA_ERROR_OUT_OF_MEMORY: out of memory`.
 pub(super) fn status(error: DriverError) -> String {
     let text = |said: Result<&CStr, DriverError>| said.ok().map(|text| text.to_string_lossy().into_owned());

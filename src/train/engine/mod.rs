@@ -11,6 +11,7 @@ mod tests;
 use super::device_batch::DeviceBatch;
 use super::exchange::ExchangeReport;
 use crate::comm::Communicator;
+use crate::device::cuda::CudaError;
 use crate::device::{Device, DeviceError};
 use crate::error::Result;
 use crate::nn::{DropoutSeed, Plan};
@@ -106,8 +107,8 @@ pub(crate) trait Engine: Send {
     fn measure(&mut self, n: usize) -> Result<f64>;
 }
 
-/// The engine of the configured device, hosting every device of the cluster; they start from `params` and `stats`.
-/// `normalizer` is for engines that take images as they came.
+/// The engine of the configured device, hosting every device of the cluster, and why it is not that of the GPU that is
+/// there, if so; the devices start from `params` and `stats`. `normalizer` is for engines that take images as they came.
 ///
 /// # Errors
 /// The device cannot be used, or has no room.
@@ -116,19 +117,21 @@ pub(crate) fn open(
     plan: &Arc<Plan>,
     normalizer: &Normalizer,
     start: (Vec<f32>, Vec<f32>),
-) -> Result<Box<dyn Engine>> {
+) -> Result<(Box<dyn Engine>, Option<CudaError>)> {
     let (cluster, devices) = (&config.cluster, config.cluster.devices);
     let normalizer = normalizer.clone();
-    Ok(match (Device::open(cluster.device)?, cluster.precision) {
-        (Device::Cpu, Precision::F32) => {
-            Box::new(cpu::CpuEngine::new(config, plan, start, devices, devices)?)
+    let engine: Box<dyn Engine> = match (Device::open(cluster.device)?, cluster.precision) {
+        (Device::Cpu { passed_over }, Precision::F32) => {
+            let engine = cpu::CpuEngine::new(config, plan, start, devices, devices)?;
+            return Ok((Box::new(engine), passed_over));
         }
-        (Device::Cpu, Precision::Bf16) => return Err(DeviceError::CpuPrecision.into()),
+        (Device::Cpu { .. }, Precision::Bf16) => return Err(DeviceError::CpuPrecision.into()),
         (Device::Cuda(gpu), Precision::F32) => {
             Box::new(CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices)?)
         }
         (Device::Cuda(gpu), Precision::Bf16) => {
             Box::new(CudaEngine::<bf16>::new(config, gpu, plan, normalizer, start, devices, devices)?)
         }
-    })
+    };
+    Ok((engine, None))
 }
