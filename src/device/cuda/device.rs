@@ -60,6 +60,7 @@ pub struct CudaDevice {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     multiprocessors: u32,
+    shared_bytes_per_multiprocessor: u32,
     functions: HashMap<&'static str, Function>,
 }
 
@@ -88,6 +89,9 @@ impl CudaDevice {
         let ask = |error| refused("ask about it", error);
         let multiprocessors =
             context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(ask)?;
+        let shared_bytes = context
+            .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)
+            .map_err(ask)?;
         let (major, minor) = context.compute_capability().map_err(ask)?;
         let stream = context.new_stream().map_err(|error| refused("make a stream", error))?;
         let mut device = Self {
@@ -97,6 +101,7 @@ impl CudaDevice {
             context,
             stream,
             multiprocessors: multiprocessors.unsigned_abs().max(1),
+            shared_bytes_per_multiprocessor: shared_bytes.unsigned_abs(),
             functions: HashMap::new(),
         };
         device.load(folder.as_deref())?;
@@ -152,6 +157,11 @@ impl CudaDevice {
     /// Streaming multiprocessors.
     pub fn multiprocessors(&self) -> u32 {
         self.multiprocessors
+    }
+
+    /// Shared memory of a multiprocessor: 228 KiB on sm_90, 164 on sm_80 and sm_87, 100 on sm_86 and sm_89.
+    pub fn shared_bytes_per_multiprocessor(&self) -> u32 {
+        self.shared_bytes_per_multiprocessor
     }
 
     /// Whether this entry point is loaded: Hopper's are on Hopper only.
