@@ -120,7 +120,11 @@ fn what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure() {
     };
     let out = tempfile::tempdir().unwrap();
     for (variable, value, words) in [
-        ("SCADLES_EMULATOR_FAIL_ALLOC", "3", &["no room on the GPU", "asked", "free", "lower batch.max"][..]),
+        (
+            "SCADLES_EMULATOR_FAIL_ALLOC",
+            "3",
+            &["no room on the GPU", "asked", "free", "train in bf16", "lower batch.max", "--device cpu"][..],
+        ),
         ("SCADLES_EMULATOR_FAIL_LAUNCH", "40", &["kernel ", " over ", "CUDA_ERROR_LAUNCH_FAILED"]),
         ("SCADLES_EMULATOR_LOSE_DEVICE", "60", &["CUDA_ERROR_"]),
     ] {
@@ -132,4 +136,8 @@ fn what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure() {
         }
         assert!(!said.contains("panicked"), "{variable}: {said}");
     }
+    let mut command = small_run(emulator, &out.path().join("bf16"));
+    command.args(["--precision", "bf16"]).env("SCADLES_EMULATOR_FAIL_ALLOC", "3");
+    let said = text(&command.output().unwrap());
+    assert!(said.contains("no room on the GPU") && !said.contains("train in bf16"), "{said}");
 }

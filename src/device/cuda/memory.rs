@@ -338,6 +338,7 @@ impl CudaDevice {
                 bytes: bytes as u64,
                 free_bytes: free as u64,
                 total_bytes: total as u64,
+                bf16_halves: false,
             }
         };
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| out_of_memory(usize::MAX))?;

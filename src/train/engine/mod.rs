@@ -13,7 +13,7 @@ use super::exchange::ExchangeReport;
 use crate::comm::Communicator;
 use crate::device::cuda::CudaError;
 use crate::device::{Device, DeviceError};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{DropoutSeed, Plan};
 use crate::ops::input::Normalizer;
 use crate::ops::softmax_xent::LossStats;
@@ -127,11 +127,20 @@ pub(crate) fn open(
         }
         (Device::Cpu { .. }, Precision::Bf16) => return Err(DeviceError::CpuPrecision.into()),
         (Device::Cuda(gpu), Precision::F32) => {
-            Box::new(CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices)?)
+            let engine = CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices);
+            Box::new(engine.map_err(advise_bf16)?)
         }
         (Device::Cuda(gpu), Precision::Bf16) => {
             Box::new(CudaEngine::<bf16>::new(config, gpu, plan, normalizer, start, devices, devices)?)
         }
     };
     Ok((engine, None))
+}
+
+/// Adds to the error of an engine in f32 that bf16 takes less room, if room is what it lacks.
+fn advise_bf16(mut error: Error) -> Error {
+    if let Error::Cuda(CudaError::OutOfMemory { bf16_halves, .. }) = &mut error {
+        *bf16_halves = true;
+    }
+    error
 }
