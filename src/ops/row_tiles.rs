@@ -46,16 +46,6 @@ pub(crate) fn int(kernel: &'static str, what: &'static str, value: usize) -> Res
     i32::try_from(value).map_err(|_| error)
 }
 
-/// Fails if `found` is less than `need` elements.
-pub(crate) fn check_room(
-    kernel: &'static str,
-    what: &'static str,
-    found: usize,
-    need: usize,
-) -> Result<(), CudaError> {
-    check_len(kernel, what, found.min(need), need)
-}
-
 /// The arguments that tell a kernel how many images there are: the number on the GPU, and the most it can be.
 pub(crate) fn check_batch(kernel: &'static str, batch: Batch<'_>) -> Result<i32, CudaError> {
     check_len(kernel, "count", batch.count.len(), 1)?;

@@ -19,7 +19,7 @@ use super::topk::{Norms, norms_of_tiles, not_finite};
 use crate::device::cuda::{CudaDevice, CudaError, DeviceBuffer, View, ViewMut};
 use crate::error::Result;
 use crate::train::config::TopKConfig;
-use accumulate::{Accumulation, Cuts, EXTRA_WORDS, Scratch, part};
+use accumulate::{Accumulation, Cuts, EXTRA_WORDS, Scratch};
 use decode::Decoder;
 use payload::{Context, HEAD_WORDS, Rooms, Sent, Sign};
 use staged::Staged;
@@ -265,7 +265,7 @@ impl CudaCompressors {
                     false => self.device.fill_zero(hosted.vector.view_mut())?,
                     true => {
                         let Hosted { vector, cuts, sent, .. } = hosted;
-                        let vector = part(vector, 0..numel);
+                        let vector = vector.view_mut().part(..numel);
                         add_elements(&self.device, &self.tables, vector, Sign::Minus, sent, cuts)?;
                     }
                 }
@@ -354,7 +354,7 @@ impl CudaCompressors {
         // Plus 0: a residual is never -0, or sent + residual could differ from p in the sign of a zero.
         let residual: Vec<f32> = residual.iter().map(|x| x + 0.0).collect();
         let hosted = &mut self.hosted[index];
-        self.device.copy_from_host(&residual, part(&mut hosted.vector, 0..residual.len()))?;
+        self.device.copy_from_host(&residual, hosted.vector.view_mut().part(..residual.len()))?;
         (hosted.phase, hosted.has_sent) = (Phase::Idle, false);
         Ok(())
     }

@@ -233,3 +233,13 @@ pub(crate) fn check_len(
 ) -> Result<(), CudaError> {
     if found == expected { Ok(()) } else { Err(CudaError::Length { kernel, what, expected, found }) }
 }
+
+/// Fails if `found` is less than `need` elements.
+pub(crate) fn check_room(
+    kernel: &'static str,
+    what: &'static str,
+    found: usize,
+    need: usize,
+) -> Result<(), CudaError> {
+    check_len(kernel, what, found.min(need), need)
+}

@@ -1,6 +1,6 @@
 //! Memory on a GPU: owned buffers and views of them, with the borrow rules of slices.
 
-use super::device::CudaDevice;
+use super::device::{CudaDevice, check_len};
 use super::error::{CudaError, status};
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, result, sys};
@@ -351,7 +351,7 @@ impl CudaDevice {
     }
 
     fn check_copy(&self, expected: usize, found: usize) -> Result<(), CudaError> {
-        super::device::check_len("copy", "the source", found, expected)
+        check_len("copy", "the source", found, expected)
     }
 
     pub(super) fn refused(&self, action: &str, error: cudarc::driver::DriverError) -> CudaError {

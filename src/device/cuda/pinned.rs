@@ -1,6 +1,6 @@
 //! Host memory that the GPU copies from and to by itself, while the host goes on.
 
-use super::device::CudaDevice;
+use super::device::{CudaDevice, check_room};
 use super::error::{CudaError, status};
 use super::memory::{View, ViewMut};
 use bytemuck::Pod;
@@ -87,7 +87,7 @@ impl CudaDevice {
         if to.is_empty() {
             return Ok(());
         }
-        super::device::check_len("copy", "the source", from.len().min(to.len()), to.len())?;
+        check_room("copy", "the source", from.len(), to.len())?;
         self.bind()?;
         // SAFETY: both sides have that many elements; the caller keeps the source.
         unsafe { result::memcpy_htod_async(to.address(), &from[..to.len()], stream.cu_stream()) }
@@ -109,7 +109,7 @@ impl CudaDevice {
         if from.is_empty() {
             return Ok(());
         }
-        super::device::check_len("copy", "the target", to.len().min(from.len()), from.len())?;
+        check_room("copy", "the target", to.len(), from.len())?;
         self.bind()?;
         let len = from.len();
         // SAFETY: both sides have that many elements; the caller leaves the target alone.

@@ -23,7 +23,7 @@ mod wgmma;
 
 pub use algorithm::{Algorithm, Pass, Tile, algorithm, scratch_len, statistics_tile_rows};
 
-use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
+use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len, check_room};
 use crate::shape::Conv2dShape;
 
 /// Rows of the largest tile.
@@ -88,7 +88,7 @@ pub fn fprop_with<E: Element>(
     check_len(OP, "x", x.len(), batch.bucket * shape.x_len())?;
     check_len(OP, "filter", filter.len(), shape.filter_len())?;
     check_len(OP, "y", y.len(), batch.bucket * shape.y_len())?;
-    check_scratch(OP, scratch.len(), algorithm.scratch_len(shape, Pass::Fprop, batch.bucket))?;
+    check_room(OP, "scratch", scratch.len(), algorithm.scratch_len(shape, Pass::Fprop, batch.bucket))?;
     if let Some(bias) = &epilogue.bias {
         check_len(OP, "bias", bias.len(), shape.k)?;
     }
@@ -153,7 +153,7 @@ pub fn dgrad_with<E: Element>(
     check_len(OP, "dy", dy.len(), batch.bucket * shape.y_len())?;
     check_len(OP, "filter", filter.len(), shape.filter_len())?;
     check_len(OP, "dx", dx.len(), batch.bucket * shape.x_len())?;
-    check_scratch(OP, scratch.len(), algorithm.scratch_len(shape, Pass::Dgrad, batch.bucket))?;
+    check_room(OP, "scratch", scratch.len(), algorithm.scratch_len(shape, Pass::Dgrad, batch.bucket))?;
     if batch.bucket == 0 {
         return Ok(());
     }
@@ -207,7 +207,7 @@ pub fn wgrad_with<E: Element>(
     check_len(OP, "x", x.len(), batch.bucket * shape.x_len())?;
     check_len(OP, "dy", dy.len(), batch.bucket * shape.y_len())?;
     check_len(OP, "dfilter", dfilter.len(), shape.filter_len())?;
-    check_scratch(OP, scratch.len(), algorithm.scratch_len(shape, Pass::Wgrad, batch.bucket))?;
+    check_room(OP, "scratch", scratch.len(), algorithm.scratch_len(shape, Pass::Wgrad, batch.bucket))?;
     if batch.bucket == 0 {
         return device.fill_zero(dfilter.reborrow());
     }
@@ -245,11 +245,4 @@ fn check(op: &'static str, shape: &Conv2dShape, batch: Batch<'_>) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn check_scratch(op: &'static str, found: usize, expected: usize) -> Result<(), CudaError> {
-    match found >= expected {
-        true => Ok(()),
-        false => Err(CudaError::Length { kernel: op, what: "scratch", expected, found }),
-    }
 }
