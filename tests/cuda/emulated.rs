@@ -85,6 +85,24 @@ fn a_gpu_that_cannot_be_used_is_passed_over_with_a_warning() {
 }
 
 #[test]
+fn hidden_gpus_are_none() {
+    let Some(emulator) = emulator_or_skip("hidden_gpus_are_none") else { return };
+    let out = tempfile::tempdir().unwrap();
+    let run = |name: &str, device: &str| {
+        let mut command = small_run(emulator, &out.path().join(name));
+        command.args(["--device", device]).env("CUDA_VISIBLE_DEVICES", "-1").output().unwrap()
+    };
+    let output = run("auto", "auto");
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("computed on CPU"), "{said}");
+    assert!(!said.contains("warning: "), "{said}");
+    let output = run("cuda", "cuda");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("sees 0 GPUs") && said.contains("CUDA_VISIBLE_DEVICES"), "{said}");
+}
+
+#[test]
 fn a_folder_of_kernels_may_lack_hoppers_and_no_others() {
     let Some(emulator) = emulator_or_skip("a_folder_of_kernels_may_lack_hoppers_and_no_others") else {
         return;

@@ -1,6 +1,6 @@
 //! One pass of [`scadles::nn::cuda::CudaExecutor`] against the CPU's executor.
 
-use crate::networks::{Images, OnCpu, OnGpu, distance, normalizer, plan};
+use crate::networks::{Images, OnCpu, OnGpu, distance, plan};
 use crate::support::device_or_skip;
 use half::bf16;
 use scadles::device::cuda::{CudaDevice, Element};
