@@ -120,6 +120,9 @@ impl CudaCompressors {
     /// Queues what adds `agg_weight * grad` to the residual of device `index`, selects the top-k of the sum p and copies it
     /// out of p, which stays whole. With weight 0 nothing happens, and the device has no selection. Does not wait.
     ///
+    /// # Shapes
+    /// `grad`: `[numel]` of the plan
+    ///
     /// # Errors
     /// As [`DeviceCompressor::accumulate`](super::DeviceCompressor::accumulate), but for what is not finite: that comes from
     /// [`Self::norms`]. Or what the driver says.
@@ -298,6 +301,9 @@ impl CudaCompressors {
     /// Queues what adds to `sum` the elements that device `index` has selected, as a receiver decodes them: before or after
     /// they are taken, until it accumulates again or sends them dense.
     ///
+    /// # Shapes
+    /// `sum`: `[numel]` of the plan
+    ///
     /// # Errors
     /// `sum` of another length, or what the driver says.
     pub fn add_sent(&self, index: usize, sum: ViewMut<'_, f32>) -> Result<()> {
@@ -311,6 +317,9 @@ impl CudaCompressors {
 
     /// Adds a payload from elsewhere to `sum`; nothing is added unless all of it is valid. Waits once.
     ///
+    /// # Shapes
+    /// `sum`: `[numel]`, as many elements as the payload is of
+    ///
     /// # Errors
     /// As [`decode_add`](super::coding::decode_add), or what the driver says.
     pub fn decode_add(&mut self, block: &[u8], sum: ViewMut<'_, f32>) -> Result<()> {
@@ -318,6 +327,9 @@ impl CudaCompressors {
     }
 
     /// Queues a dense step: adds to `sum` all of p of each device that has a selection, in order, and sets its residual to 0.
+    ///
+    /// # Shapes
+    /// `sum`: `[numel]` of the plan
     ///
     /// # Errors
     /// `sum` of another length, or what the driver says.

@@ -37,6 +37,9 @@ pub fn forward_backward<E: Element>(
 
 /// As [`forward_backward`], without the gradient.
 ///
+/// # Shapes
+/// As [`forward_backward`].
+///
 /// # Errors
 /// As [`forward_backward`].
 pub fn forward<E: Element>(

@@ -12,7 +12,8 @@
 //!
 //! # Shapes
 //! `x`, `dx` `[bucket, H, W, C]`; `filter`, `dfilter` `[K, R, S, C]`; `y`, `dy` `[bucket, P, Q, K]`; of them, what lies
-//! beyond the batch's count is neither used nor written. `dfilter` is f32, whatever the others are.
+//! beyond the batch's count is neither used nor written. `dfilter` is f32, whatever the others are. `scratch` is f32, at
+//! least [`scratch_len`], or [`Algorithm::scratch_len`] for an algorithm that the caller chose.
 //!
 //! # Panics
 //! Every function panics on a shape that [`Conv2dShape::validate`] refuses.
@@ -44,6 +45,9 @@ pub struct Epilogue<'a> {
 
 /// `y = conv(x, filter)`, then what `epilogue` says.
 ///
+/// # Shapes
+/// As the [module](self) says.
+///
 /// # Errors
 /// Wrong lengths, extents too large for a kernel's indices, or the driver refuses a launch.
 ///
@@ -65,6 +69,9 @@ pub fn fprop<E: Element>(
 }
 
 /// [`fprop`] by an algorithm that the caller chose.
+///
+/// # Shapes
+/// As the [module](self) says.
 ///
 /// # Errors
 /// As [`fprop`].
@@ -109,6 +116,9 @@ pub fn fprop_with<E: Element>(
 
 /// `dx = ` (or, with `accumulate`, `dx += `) the gradient of the input from the gradient `dy` of the output.
 ///
+/// # Shapes
+/// As the [module](self) says.
+///
 /// # Errors
 /// As [`fprop`].
 ///
@@ -130,6 +140,9 @@ pub fn dgrad<E: Element>(
 }
 
 /// [`dgrad`] by an algorithm that the caller chose.
+///
+/// # Shapes
+/// As the [module](self) says.
 ///
 /// # Errors
 /// As [`fprop`].
@@ -165,6 +178,9 @@ pub fn dgrad_with<E: Element>(
 
 /// `dfilter = ` the gradient of the filter from the input and the gradient `dy` of the output; zeros if there are no images.
 ///
+/// # Shapes
+/// As the [module](self) says.
+///
 /// # Errors
 /// As [`fprop`].
 ///
@@ -185,6 +201,9 @@ pub fn wgrad<E: Element>(
 }
 
 /// [`wgrad`] by an algorithm that the caller chose.
+///
+/// # Shapes
+/// As the [module](self) says.
 ///
 /// # Errors
 /// As [`fprop`].
