@@ -224,8 +224,10 @@ fn write_table(
     architectures: &[&str],
     toolkit: &str,
 ) -> Result<(), String> {
-    let image =
-        |name: &&str| format!("    ({name:?}, include_bytes!({:?})),\n", out.join(format!("{name}.fatbin")));
+    let image = |name: &&str| {
+        let path = out.join(format!("{name}.fatbin"));
+        format!("    ({name:?}, &Aligned(*include_bytes!({path:?})).0),\n")
+    };
     let images: String = compiled.iter().map(image).collect();
     let mut table = String::new();
     for (name, path) in sources {
@@ -237,6 +239,7 @@ fn write_table(
         "const IMAGES: &[(&str, &[u8])] = &[\n{images}];\n\
          const ENTRIES: &[(&str, &[&str])] = &[\n{table}];\n\
          const ARCHITECTURES: &[&str] = &{architectures:?};\n\
+         const HOPPER_ONLY: &str = {HOPPER_ONLY:?};\n\
          const TOOLKIT: &str = {toolkit:?};\n"
     );
     fs::write(out.join("kernels.rs"), table).map_err(|error| format!("cannot write kernels.rs: {error}"))

@@ -53,6 +53,23 @@ fn rows_are_checked_and_set_beside_a_peers() {
     report(out.path(), rows);
 }
 
+#[test]
+fn a_gpu_that_does_not_open_is_named_once() {
+    let Some(emulator) = emulator_or_skip("a_gpu_that_does_not_open_is_named_once") else { return };
+    let kernels = tempfile::tempdir().unwrap();
+    let mut bench = emulator.command(env!("CARGO_BIN_EXE_scadles-bench"));
+    let output = bench.arg("cuda/").env("SCADLES_KERNELS", kernels.path()).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(said.matches("SCADLES_KERNELS: cannot read").count(), 1, "{said}");
+    // Rows of the host are measured all the same.
+    let mut bench = emulator.command(env!("CARGO_BIN_EXE_scadles-bench"));
+    let output = bench.args(["ring/", "--time", "0.001"]).env("SCADLES_KERNELS", kernels.path()).output();
+    let output = output.unwrap();
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("warning: the rows of the GPU are left out"), "{said}");
+}
+
 /// A peer that takes thrice the time of ours, and one that takes twice.
 fn report(out: &Path, rows: &[Value]) {
     if Command::new("python3").arg("--version").output().is_err() {

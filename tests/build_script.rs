@@ -97,7 +97,7 @@ fn every_kernel_is_compiled_for_every_architecture() {
             for target in others {
                 assert_eq!(arguments.contains(target), !only_hopper, "{arguments}");
             }
-            assert!(table.contains(&format!("(\"{name}\", include_bytes!(")), "{table}");
+            assert!(table.contains(&format!("(\"{name}\", &Aligned(*include_bytes!(")), "{table}");
         }
     }
     let environment =

@@ -1,8 +1,8 @@
-//! The program `scadles-bench`: the rows of [`scadles::cli::bench::rows`], timed.
+//! The program `scadles-bench`: the rows of [`scadles::cli::bench`], timed.
 
 use scadles::cli::bench;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bench::main(std::env::args_os(), bench::rows)
+    bench::main(std::env::args_os())
 }

@@ -9,7 +9,10 @@ use cuda::{CudaDevice, CudaError, Missing};
 #[derive(Debug)]
 pub enum Device {
     /// The CPU backend, over the threads of the current rayon pool.
-    Cpu,
+    Cpu {
+        /// Why the GPU that is there is not used, where one would have been taken.
+        passed_over: Option<CudaError>,
+    },
     /// A GPU.
     Cuda(CudaDevice),
 }
@@ -27,20 +30,22 @@ pub enum DeviceError {
 }
 
 impl Device {
-    /// The device of that kind, or why it cannot be used and what to do. `auto` takes the CPU where [`cuda::probe`] finds
-    /// something missing.
+    /// The device of that kind, or why it cannot be used and what to do. `auto` takes the CPU where there is no GPU, and
+    /// where the one that is there cannot be used; then it keeps the reason.
     ///
     /// # Errors
     /// What is missing, or what the driver says.
     pub fn open(kind: DeviceKind) -> Result<Self, DeviceError> {
-        match kind {
-            DeviceKind::Cpu => Ok(Self::Cpu),
-            DeviceKind::Auto | DeviceKind::Cuda => match CudaDevice::open(0) {
-                Ok(gpu) => Ok(Self::Cuda(gpu)),
-                Err(CudaError::Missing(_)) if kind == DeviceKind::Auto => Ok(Self::Cpu),
-                Err(CudaError::Missing(missing)) => Err(DeviceError::CudaMissing(missing)),
-                Err(error) => Err(DeviceError::Cuda(error)),
-            },
+        if kind == DeviceKind::Cpu {
+            return Ok(Self::Cpu { passed_over: None });
+        }
+        match CudaDevice::open(0) {
+            Ok(gpu) => Ok(Self::Cuda(gpu)),
+            Err(error) if kind == DeviceKind::Auto => {
+                Ok(Self::Cpu { passed_over: Some(error).filter(|error| !error.is_no_gpu()) })
+            }
+            Err(CudaError::Missing(missing)) => Err(DeviceError::CudaMissing(missing)),
+            Err(error) => Err(DeviceError::Cuda(error)),
         }
     }
 }

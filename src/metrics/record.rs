@@ -175,6 +175,11 @@ pub enum Event<'a> {
         /// What computes the steps.
         computed_on: &'a str,
     },
+    /// Something that the user may not have meant.
+    Warning {
+        /// What, and what to do.
+        text: &'a str,
+    },
     /// A step is done.
     Step(&'a StepRecord),
     /// An evaluation is done.

@@ -9,6 +9,9 @@ const THREADS: usize = 256;
 /// Most threads of a block side by side along the channels.
 const MAX_WIDTH: usize = 64;
 
+/// Most blocks of a grid along y. Along x there may be 2^31 - 1: tiles of rows, which are many, lie there.
+const MAX_BLOCKS_Y: usize = 65_535;
+
 /// Channels of a thread where they can be loaded and stored at once.
 pub(crate) const RUN_LEN: usize = 4;
 
@@ -43,16 +46,6 @@ pub(crate) fn int(kernel: &'static str, what: &'static str, value: usize) -> Res
     i32::try_from(value).map_err(|_| error)
 }
 
-/// Fails if `found` is less than `need` elements.
-pub(crate) fn check_room(
-    kernel: &'static str,
-    what: &'static str,
-    found: usize,
-    need: usize,
-) -> Result<(), CudaError> {
-    check_len(kernel, what, found.min(need), need)
-}
-
 /// The arguments that tell a kernel how many images there are: the number on the GPU, and the most it can be.
 pub(crate) fn check_batch(kernel: &'static str, batch: Batch<'_>) -> Result<i32, CudaError> {
     check_len(kernel, "count", batch.count.len(), 1)?;
@@ -80,8 +73,8 @@ impl RowTiles {
         runs: bool,
     ) -> Result<Self, CudaError> {
         let vectors = if runs { c / RUN_LEN } else { c };
-        let column_blocks = vectors.div_ceil(MAX_WIDTH);
-        let width = vectors.div_ceil(column_blocks.max(1));
+        let column_blocks = column_blocks(kernel, vectors)?;
+        let width = vectors.div_ceil(column_blocks.max(1) as usize);
         let tiles = batch.bucket.saturating_mul(pixels).div_ceil(tile_rows.max(1));
         Ok(Self {
             pixels: int(kernel, "pixels", pixels)?,
@@ -89,7 +82,7 @@ impl RowTiles {
             tile_rows: int(kernel, "tile_rows", tile_rows)?,
             width: int(kernel, "channels", width)?,
             runs,
-            blocks: [int(kernel, "tiles", tiles)? as u32, int(kernel, "channels", column_blocks)? as u32, 1],
+            blocks: [int(kernel, "tiles", tiles)? as u32, column_blocks, 1],
         })
     }
 
@@ -106,6 +99,19 @@ impl RowTiles {
     pub(crate) fn push(&self, launch: &mut Launch<'_>, batch: Batch<'_>) {
         launch.input(&batch.count).scalar(batch.bucket as i32).scalar(self.pixels).scalar(self.c);
         launch.scalar(self.tile_rows).scalar(self.width).scalar(i32::from(self.runs));
+    }
+}
+
+/// Blocks along y for rows of so many threads' channels.
+fn column_blocks(kernel: &'static str, vectors: usize) -> Result<u32, CudaError> {
+    match vectors.div_ceil(MAX_WIDTH) {
+        blocks if blocks <= MAX_BLOCKS_Y => Ok(blocks as u32),
+        _ => Err(CudaError::OutOfRange {
+            kernel,
+            what: "channels, by run",
+            value: vectors as f32,
+            range: "at most 4,194,240",
+        }),
     }
 }
 
@@ -164,5 +170,14 @@ mod tests {
         assert_eq!(tile_rows(256 * 56 * 56, 64), 384);
         assert_eq!(tile_rows(1024 * 224 * 224, 64), 1024);
         assert_eq!(tile_rows(64, 1), 1024);
+    }
+
+    #[test]
+    fn no_grid_has_more_blocks_along_y_than_a_device_takes() {
+        for (vectors, blocks) in [(0, 0), (1, 1), (64, 1), (65, 2), (4_194_240, 65_535)] {
+            assert_eq!(column_blocks("test", vectors).unwrap(), blocks);
+        }
+        let error = column_blocks("test", 4_194_241).unwrap_err().to_string();
+        assert!(error.contains("at most 4,194,240"), "{error}");
     }
 }

@@ -36,6 +36,10 @@ fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBoo
     }
     let (data_set, computed_on) = (trainer.data_set(), trainer.computed_on());
     tell(sinks, &Event::Start { config, parameters, data_set, computed_on })?;
+    if let Some(reason) = trainer.passed_over() {
+        let text = format!("the GPU is not used, {reason}; `--device cuda` insists on it");
+        tell(sinks, &Event::Warning { text: &text })?;
+    }
     let (mut steps, mut evals) = (Vec::new(), Vec::new());
     let end = train(&mut trainer, config, sinks, stop, &mut steps, &mut evals)?;
     if let Some(out) = &config.run.out {

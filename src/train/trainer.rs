@@ -9,6 +9,7 @@ use super::setup;
 use crate::aggregate::agg_weights;
 use crate::cluster::{Clock, Link};
 use crate::comm::{Communicator, LocalCommunicator, Traffic};
+use crate::device::cuda::CudaError;
 use crate::error::Result;
 use crate::metrics::record::{EvalRecord, StepRecord};
 use crate::models::weights;
@@ -45,6 +46,7 @@ pub struct Trainer {
     rates: Vec<f64>,
     plan: Arc<Plan>,
     engine: Box<dyn Engine>,
+    passed_over: Option<CudaError>,
     merged_stats: Vec<f32>,
     devices: Vec<LocalDevice>,
     comm: Box<dyn Communicator>,
@@ -89,7 +91,8 @@ impl Trainer {
             None => (plan.init_params(config.seed), plan.init_stats()),
         };
         let inputs = setup::input_rule(config, &data.train);
-        let mut engine = engine::open(config, &plan, &inputs.normalizer, (params, stats.clone()))?;
+        let (mut engine, passed_over) =
+            engine::open(config, &plan, &inputs.normalizer, (params, stats.clone()))?;
         let profiles = setup::profiles(config, &plan, engine.as_mut())?;
         let clock = Clock::new(cluster.clock);
         let devices = setup::devices(
@@ -115,6 +118,7 @@ impl Trainer {
             inputs,
             evaluator: Evaluator::new(data.test, plan.max_batch(), engine.as_ref())?,
             engine,
+            passed_over,
             step: 0,
             epoch: 0,
             start: Instant::now(),
@@ -249,6 +253,11 @@ impl Trainer {
     /// What computes the steps, as in `NVIDIA H200, bf16`.
     pub fn computed_on(&self) -> &str {
         self.engine.name()
+    }
+
+    /// Why that is the CPU, on a machine whose GPU `cluster.device = "auto"` would have taken.
+    pub fn passed_over(&self) -> Option<&CudaError> {
+        self.passed_over.as_ref()
     }
 
     /// Name of the data set.

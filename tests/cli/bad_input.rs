@@ -1,5 +1,6 @@
 //! Bad input: exit code 2, one message that names the place and the cure, no panic.
 
+use crate::emulator::{emulator_or_skip, text};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -93,7 +94,7 @@ const DATA_CASES: &[Case] = &[
         &["cut short", "3 of 3074 bytes"],
     ),
     (&["--data", "xz"], &[("xz/train.bin.xz", ""), ("xz/test.bin.xz", "")], &["is compressed", "xz -dk"]),
-    (&["--device", "cuda"], &[], &["device cuda"]),
+    (&["--device", "cuda"], &[], &["device cuda", "--device cpu"]),
     (&["--set", "model.weights=none.safetensors"], &[], &["cannot read weights from none.safetensors"]),
     (&["--set", "model.weights=w"], &[("w", "hi")], &["w: not a valid safetensors file"]),
     (
@@ -114,8 +115,10 @@ const DATA_CASES: &[Case] = &[
     ),
 ];
 
+/// The program on a machine without a GPU, whatever this one has.
 fn scadles(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_scadles")).args(arguments).current_dir(folder).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scadles"));
+    command.args(arguments).current_dir(folder).env("CUDA_VISIBLE_DEVICES", "-1").output().unwrap()
 }
 
 #[test]
@@ -127,6 +130,16 @@ fn each_ends_with_exit_code_2_and_says_why() {
 fn bad_data_ends_with_exit_code_2_and_says_why() {
     let small = ["run", "--steps", "1", "--set", "data.embedded-train=200", "--set", "data.embedded-test=20"];
     check(&small, DATA_CASES);
+}
+
+#[test]
+fn all_the_same_on_a_machine_with_a_gpu() {
+    let name = "all_the_same_on_a_machine_with_a_gpu";
+    let Some(emulator) = emulator_or_skip(name) else { return };
+    let mut command = emulator.command(std::env::current_exe().unwrap());
+    let output = command.args(["bad_input::", "--skip", name]).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("4 passed"), "{said}");
 }
 
 fn check(first: &[&str], cases: &[Case]) {

@@ -2,6 +2,9 @@
 
 mod bad_input;
 mod commands;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../support/emulator.rs"]
+mod emulator;
 #[cfg(unix)]
 mod interrupt;
 #[path = "../report/synth.rs"]

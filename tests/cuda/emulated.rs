@@ -1,8 +1,8 @@
 //! The tests of this program once more, and the program itself, on the emulator.
 
 use crate::emulator::{Emulator, emulator_or_skip};
-use std::env;
 use std::process::{Command, Output};
+use std::{env, fs};
 
 fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
@@ -64,6 +64,73 @@ fn the_program_trains_on_the_gpu_it_finds() {
 }
 
 #[test]
+fn a_gpu_that_cannot_be_used_is_passed_over_with_a_warning() {
+    let Some(emulator) = emulator_or_skip("a_gpu_that_cannot_be_used_is_passed_over_with_a_warning") else {
+        return;
+    };
+    let out = tempfile::tempdir().unwrap();
+    let no_kernels = tempfile::tempdir().unwrap();
+    let run = |name: &str, device: &str| {
+        let mut command = small_run(emulator, &out.path().join(name));
+        command.args(["--device", device]).env("SCADLES_KERNELS", no_kernels.path()).output().unwrap()
+    };
+    let output = run("auto", "auto");
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("computed on CPU"), "{said}");
+    let warnings: Vec<&str> = said.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("the GPU is not used"), "{said}");
+    assert!(!run("cuda", "cuda").status.success());
+    let output = run("cpu", "cpu");
+    assert!(output.status.success() && !text(&output).contains("warning: "), "{}", text(&output));
+}
+
+#[test]
+fn hidden_gpus_are_none() {
+    let Some(emulator) = emulator_or_skip("hidden_gpus_are_none") else { return };
+    let out = tempfile::tempdir().unwrap();
+    let run = |name: &str, device: &str| {
+        let mut command = small_run(emulator, &out.path().join(name));
+        command.args(["--device", device]).env("CUDA_VISIBLE_DEVICES", "-1").output().unwrap()
+    };
+    let output = run("auto", "auto");
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("computed on CPU"), "{said}");
+    assert!(!said.contains("warning: "), "{said}");
+    let output = run("cuda", "cuda");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("sees 0 GPUs") && said.contains("CUDA_VISIBLE_DEVICES"), "{said}");
+}
+
+#[test]
+fn a_folder_of_kernels_may_lack_hoppers_and_no_others() {
+    let Some(emulator) = emulator_or_skip("a_folder_of_kernels_may_lack_hoppers_and_no_others") else {
+        return;
+    };
+    let out = tempfile::tempdir().unwrap();
+    let kernels = out.path().join("kernels");
+    fs::create_dir(&kernels).unwrap();
+    for entry in fs::read_dir(emulator.folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".fatbin") && !name.ends_with("_wgmma.fatbin") {
+            fs::copy(emulator.folder().join(&name), kernels.join(&name)).unwrap();
+        }
+    }
+    let run = |name: &str| {
+        let mut command = small_run(emulator, &out.path().join(name));
+        command.args(["--device", "cuda", "--precision", "bf16"]).env("SCADLES_KERNELS", &kernels);
+        command.output().unwrap()
+    };
+    let output = run("without");
+    assert!(output.status.success(), "{}", text(&output));
+    fs::remove_file(kernels.join("sgd.fatbin")).unwrap();
+    let output = run("broken");
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("SCADLES_KERNELS: cannot read"), "{said}");
+    assert!(said.contains("sgd.fatbin") && !said.contains("panicked"), "{said}");
+}
+
+#[test]
 fn what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure() {
     let Some(emulator) = emulator_or_skip("what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure")
     else {
@@ -71,7 +138,11 @@ fn what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure() {
     };
     let out = tempfile::tempdir().unwrap();
     for (variable, value, words) in [
-        ("SCADLES_EMULATOR_FAIL_ALLOC", "3", &["no room on the GPU", "asked", "free", "lower batch.max"][..]),
+        (
+            "SCADLES_EMULATOR_FAIL_ALLOC",
+            "3",
+            &["no room on the GPU", "asked", "free", "train in bf16", "lower batch.max", "--device cpu"][..],
+        ),
         ("SCADLES_EMULATOR_FAIL_LAUNCH", "40", &["kernel ", " over ", "CUDA_ERROR_LAUNCH_FAILED"]),
         ("SCADLES_EMULATOR_LOSE_DEVICE", "60", &["CUDA_ERROR_"]),
     ] {
@@ -83,4 +154,8 @@ fn what_the_driver_refuses_ends_the_run_with_a_reason_and_a_cure() {
         }
         assert!(!said.contains("panicked"), "{variable}: {said}");
     }
+    let mut command = small_run(emulator, &out.path().join("bf16"));
+    command.args(["--precision", "bf16"]).env("SCADLES_EMULATOR_FAIL_ALLOC", "3");
+    let said = text(&command.output().unwrap());
+    assert!(said.contains("no room on the GPU") && !said.contains("train in bf16"), "{said}");
 }

@@ -1,11 +1,12 @@
 //! One pass of [`scadles::nn::cuda::CudaExecutor`] against the CPU's executor.
 
-use crate::networks::{Images, OnCpu, OnGpu, distance, normalizer, plan};
+use crate::networks::{Images, OnCpu, OnGpu, distance, plan};
 use crate::support::device_or_skip;
 use half::bf16;
 use scadles::device::cuda::{CudaDevice, Element};
 use scadles::models::Stem;
 use scadles::nn::Plan;
+use scadles::nn::cuda::{HostBatch, HostHeader};
 use std::sync::Arc;
 
 /// Every kind of layer: bottlenecks, both shortcuts, both stems, batch norm or bias, max-pool, dropout, linear layers.
@@ -101,22 +102,39 @@ fn the_same_pass_gives_the_same_bytes() {
 }
 
 #[test]
-fn a_batch_above_the_planned_one_is_an_error() {
-    let Some(device) = device_or_skip("a_batch_above_the_planned_one_is_an_error") else { return };
+fn a_batch_that_does_not_fit_is_an_error_and_changes_nothing() {
+    let Some(device) = device_or_skip("a_batch_that_does_not_fit_is_an_error_and_changes_nothing") else {
+        return;
+    };
     let device = Arc::new(device);
     let plan = plan("resnet20", Stem::Cifar, 0.25, 8, 4);
-    let larger = Images::draw(&plan, 5, 0);
-    let mut executor =
-        scadles::nn::cuda::CudaExecutor::<f32>::new(Arc::clone(&device), plan, normalizer(), 1).unwrap();
-    let mut header = scadles::nn::cuda::HostHeader::new(&device, 5).unwrap();
-    let (pixels, placements) = (device.pinned(larger.pixels.len()).unwrap(), device.pinned(15).unwrap());
-    let batch = scadles::nn::cuda::HostBatch {
-        pixels: &pixels,
-        placements: &placements,
-        labels: &larger.labels,
-        dropout_index: 0,
-    };
-    // SAFETY: nothing is queued.
-    let error = unsafe { executor.forward_backward(batch, &mut header) }.unwrap_err();
-    assert!(error.to_string().contains("batch has 5 elements, expected 4"), "{error}");
+    let params = plan.init_params(3);
+    let (larger, images) = (Images::draw(&plan, 5, 0), Images::draw(&plan, 4, 0));
+    let numel = plan.image().numel();
+    let expected = OnGpu::<f32>::new(&device, &plan, &params).pass(&images, 0, true);
+    let mut gpu = OnGpu::<f32>::new(&device, &plan, &params);
+    for (labels, pixels, placements, header, part) in [
+        (&larger.labels, 5 * numel, 15, 5, "the batch has 5 elements, expected 4"),
+        (&images.labels, 4 * numel - 1, 12, 4, "pixels has"),
+        (&images.labels, 4 * numel, 11, 4, "placements has 11 elements, expected 12"),
+        (&images.labels, 4 * numel, 12, 3, "the header has 7 elements, expected 8"),
+    ] {
+        let (pixels, placements) = (device.pinned(pixels).unwrap(), device.pinned(placements).unwrap());
+        let batch = HostBatch { pixels: &pixels, placements: &placements, labels, dropout_index: 0 };
+        let mut header = HostHeader::new(&device, header).unwrap();
+        // SAFETY: nothing is queued.
+        let error = unsafe { gpu.executor.forward_backward(batch, &mut header) }.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        // SAFETY: nothing is queued.
+        let error = unsafe { gpu.executor.evaluate(batch, &mut header) }.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(gpu.pass(&images, 0, true), expected);
+}
+
+#[test]
+fn pinned_memory_that_the_host_lacks_is_named() {
+    let Some(device) = device_or_skip("pinned_memory_that_the_host_lacks_is_named") else { return };
+    let error = device.pinned::<u8>(1 << 60).unwrap_err().to_string();
+    assert!(error.contains("the host has no room to pin") && error.contains("--device cpu"), "{error}");
 }

@@ -23,6 +23,7 @@ mod emulator;
 mod hopper_cases;
 mod host;
 mod input;
+mod launch;
 mod max_pool2d;
 mod norm;
 mod pad_shortcut;

@@ -63,6 +63,12 @@ impl Emulator {
         Ok(Build::new(compiler).library(name, folders))
     }
 
+    /// Where the library lies, and a file for each kernel file that it holds.
+    #[allow(dead_code, reason = "not every test program looks there")]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// `program`, to run with the emulator in place of the driver.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -1,6 +1,7 @@
 // device.cc: one device, its context, and the texts of statuses
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "../faults.h"
@@ -25,6 +26,7 @@ constexpr StatusText kStatusTexts[] = {
     {kInvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
     {kOutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {kDeviceUnavailable, "CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA-capable device(s) is/are busy or unavailable"},
+    {kNoDevice, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {kInvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {kInvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {kNoBinaryForGpu, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
@@ -49,6 +51,12 @@ const StatusText* find(int status) {
         if (row.status == status) return &row;
     }
     return nullptr;
+}
+
+// Whether CUDA_VISIBLE_DEVICES is empty or begins with a negative number.
+bool is_hidden() {
+    const char* visible = getenv("CUDA_VISIBLE_DEVICES");
+    return visible != nullptr && (*visible == '\0' || *visible == '-');
 }
 
 // Numbers of an H100 with fewer multiprocessors, so that small shapes already need more than one wave.
@@ -87,7 +95,7 @@ int capability() {
     return value;
 }
 
-DRIVER_API cuInit(unsigned) { return device_state(); }
+DRIVER_API cuInit(unsigned) { return is_hidden() ? static_cast<int>(kNoDevice) : device_state(); }
 DRIVER_API cuDriverGetVersion(int* version) { return *version = 13000, kSuccess; }
 DRIVER_API cuDeviceGetCount(int* count) { return *count = 1, kSuccess; }
 DRIVER_API cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? kSuccess : kInvalidDevice; }

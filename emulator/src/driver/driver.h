@@ -23,6 +23,7 @@ enum Status : int {
     kInvalidValue = 1,
     kOutOfMemory = 2,
     kDeviceUnavailable = 46,
+    kNoDevice = 100,
     kInvalidDevice = 101,
     kInvalidContext = 201,
     kNoBinaryForGpu = 209,

@@ -8,10 +8,9 @@ mod report;
 mod rows;
 mod vectors;
 
-pub use rows::all as rows;
-
 use crate::cli::doctor::cpu_name;
 use crate::cli::say;
+use crate::device::cuda::CudaError;
 use clap::Parser;
 use report::{Bound, Failed, Measured, Setting};
 use std::collections::HashMap;
@@ -121,15 +120,15 @@ struct Options {
     seed: u64,
 }
 
-/// Runs the chosen rows of `rows(tiny)`; the exit code is 2 for wrong arguments, 1 if a row failed.
+/// Runs the chosen rows; the exit code is 2 for wrong arguments, 1 if a row failed.
 ///
 /// With `peers` as the first argument, the rows that have a peer run in turns with it; with `cpu`, each layer of a network
 /// is timed.
-pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: impl FnOnce(bool) -> Vec<Row>) -> ExitCode {
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|word| word == "peers") {
         arguments.remove(1);
-        return peers::main(arguments, rows(false));
+        return peers::main(arguments, rows::rows());
     }
     if arguments.get(1).is_some_and(|word| word == "cpu") {
         arguments.remove(1);
@@ -147,14 +146,21 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: impl FnOnce(boo
         eprintln!("error: --time and --budget must be above 0 and at most 3600, --threads at most 1024");
         return ExitCode::from(2);
     }
-    let chosen = choose(rows(options.tiny), &options.filter);
+    let mut rows = rows::rows();
+    let gpu = cuda::Gpu::open(options.tiny);
+    match &gpu {
+        Ok(gpu) => rows.extend(gpu.rows()),
+        Err(CudaError::Missing(_)) => {}
+        Err(error) => eprintln!("warning: the rows of the GPU are left out: {error}"),
+    }
+    let chosen = choose(rows, &options.filter);
     if chosen.is_empty() {
         eprintln!(
             "error: no row contains {}; `scadles-bench --list` shows them all",
             options.filter.join(" or ")
         );
-        if let (Some(_), Some(reason)) =
-            (options.filter.iter().find(|word| word.contains("cuda")), cuda::missing())
+        if let (true, Err(reason @ CudaError::Missing(_))) =
+            (options.filter.iter().any(|word| word.contains("cuda")), &gpu)
         {
             eprintln!("{reason}");
         }
@@ -168,8 +174,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, rows: impl FnOnce(boo
         eprintln!("error: cannot start {} threads: {error}", options.threads);
         return ExitCode::FAILURE;
     }
-    let gpu = chosen.iter().any(|row| row.group == cuda::GROUP).then(cuda::name).flatten();
-    let setting = setting(options.seed, gpu, options.tiny);
+    let gpu = gpu.ok().filter(|_| chosen.iter().any(|row| row.group == cuda::GROUP));
+    let setting = setting(options.seed, gpu.map(|gpu| gpu.name().into()), options.tiny);
     let (measured, failed) = measure_all(chosen, &options);
     report::print(&setting, &measured, &failed, options.json);
     if failed.iter().any(|row| !row.skipped) { ExitCode::FAILURE } else { ExitCode::SUCCESS }

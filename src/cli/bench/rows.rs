@@ -1,4 +1,4 @@
-//! What `scadles-bench` measures: training steps, convolutions, compression, aggregation, the ring, GPU kernels.
+//! What `scadles-bench` measures on the host: training steps, convolutions, compression, aggregation, the ring.
 
 use super::{Prepare, Row};
 use crate::models::{self, ModelSpec};
@@ -13,8 +13,8 @@ use serde_json::json;
 
 use std::sync::Arc;
 
-/// Every row of the program; with `tiny`, those of the GPU over small shapes.
-pub fn all(tiny: bool) -> Vec<Row> {
+/// Every row that needs no GPU.
+pub(super) fn rows() -> Vec<Row> {
     let networks = [
         ("resnet20", Stem::Cifar),
         ("resnet18", Stem::Cifar),
@@ -31,7 +31,6 @@ pub fn all(tiny: bool) -> Vec<Row> {
     rows.extend(super::conv::rows());
     rows.extend(super::vectors::rows());
     rows.push(ring_row());
-    rows.extend(super::cuda::rows(tiny));
     rows
 }
 

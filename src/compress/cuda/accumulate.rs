@@ -2,7 +2,6 @@
 
 use super::tables::{BINS, Tables};
 use crate::device::cuda::{CudaDevice, CudaError, DeviceBuffer, Grid, View, ViewMut};
-use bytemuck::Pod;
 
 /// Words of 8 bytes that `kernels/topk.cuh` keeps of a group.
 const STATE_WORDS: usize = 9;
@@ -200,10 +199,4 @@ impl Accumulation<'_> {
 /// A 1-D grid without dynamic shared memory.
 pub(super) fn grid(blocks: usize, threads: u32) -> Grid {
     Grid { blocks: [blocks as u32, 1, 1], threads, shared_bytes: 0 }
-}
-
-/// A part of a buffer, to write.
-pub(super) fn part<T: Pod>(buffer: &mut DeviceBuffer<T>, range: std::ops::Range<usize>) -> ViewMut<'_, T> {
-    let [view] = buffer.view_mut().disjoint([range]);
-    view
 }

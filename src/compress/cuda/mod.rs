@@ -19,7 +19,7 @@ use super::topk::{Norms, norms_of_tiles, not_finite};
 use crate::device::cuda::{CudaDevice, CudaError, DeviceBuffer, View, ViewMut};
 use crate::error::Result;
 use crate::train::config::TopKConfig;
-use accumulate::{Accumulation, Cuts, EXTRA_WORDS, Scratch, part};
+use accumulate::{Accumulation, Cuts, EXTRA_WORDS, Scratch};
 use decode::Decoder;
 use payload::{Context, HEAD_WORDS, Rooms, Sent, Sign};
 use staged::Staged;
@@ -119,6 +119,9 @@ impl CudaCompressors {
 
     /// Queues what adds `agg_weight * grad` to the residual of device `index`, selects the top-k of the sum p and copies it
     /// out of p, which stays whole. With weight 0 nothing happens, and the device has no selection. Does not wait.
+    ///
+    /// # Shapes
+    /// `grad`: `[numel]` of the plan
     ///
     /// # Errors
     /// As [`DeviceCompressor::accumulate`](super::DeviceCompressor::accumulate), but for what is not finite: that comes from
@@ -265,7 +268,7 @@ impl CudaCompressors {
                     false => self.device.fill_zero(hosted.vector.view_mut())?,
                     true => {
                         let Hosted { vector, cuts, sent, .. } = hosted;
-                        let vector = part(vector, 0..numel);
+                        let vector = vector.view_mut().part(..numel);
                         add_elements(&self.device, &self.tables, vector, Sign::Minus, sent, cuts)?;
                     }
                 }
@@ -298,6 +301,9 @@ impl CudaCompressors {
     /// Queues what adds to `sum` the elements that device `index` has selected, as a receiver decodes them: before or after
     /// they are taken, until it accumulates again or sends them dense.
     ///
+    /// # Shapes
+    /// `sum`: `[numel]` of the plan
+    ///
     /// # Errors
     /// `sum` of another length, or what the driver says.
     pub fn add_sent(&self, index: usize, sum: ViewMut<'_, f32>) -> Result<()> {
@@ -311,6 +317,9 @@ impl CudaCompressors {
 
     /// Adds a payload from elsewhere to `sum`; nothing is added unless all of it is valid. Waits once.
     ///
+    /// # Shapes
+    /// `sum`: `[numel]`, as many elements as the payload is of
+    ///
     /// # Errors
     /// As [`decode_add`](super::coding::decode_add), or what the driver says.
     pub fn decode_add(&mut self, block: &[u8], sum: ViewMut<'_, f32>) -> Result<()> {
@@ -318,6 +327,9 @@ impl CudaCompressors {
     }
 
     /// Queues a dense step: adds to `sum` all of p of each device that has a selection, in order, and sets its residual to 0.
+    ///
+    /// # Shapes
+    /// `sum`: `[numel]` of the plan
     ///
     /// # Errors
     /// `sum` of another length, or what the driver says.
@@ -354,7 +366,7 @@ impl CudaCompressors {
         // Plus 0: a residual is never -0, or sent + residual could differ from p in the sign of a zero.
         let residual: Vec<f32> = residual.iter().map(|x| x + 0.0).collect();
         let hosted = &mut self.hosted[index];
-        self.device.copy_from_host(&residual, part(&mut hosted.vector, 0..residual.len()))?;
+        self.device.copy_from_host(&residual, hosted.vector.view_mut().part(..residual.len()))?;
         (hosted.phase, hosted.has_sent) = (Phase::Idle, false);
         Ok(())
     }

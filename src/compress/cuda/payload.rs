@@ -1,6 +1,6 @@
 //! From selections to payloads: `kernels/topk_pack.cu`, `coding.cu`; and the dense step: `topk_dense.cu`.
 
-use super::accumulate::{Cuts, grid, part};
+use super::accumulate::{Cuts, grid};
 use super::staged::{Staged, grow, grow_pinned};
 use super::tables::Tables;
 use crate::compress::PayloadInfo;
@@ -194,7 +194,7 @@ impl<'a> Context<'a> {
         grow_pinned(&mut rooms.bodies[index], device, bytes)?;
         let room = rooms.bodies[index].as_mut().expect("room was just made");
         // SAFETY: `write` waits before it reads.
-        unsafe { device.queue_download(part(body, 0..bytes).view(), room) }
+        unsafe { device.queue_download(body.view().slice(..bytes), room) }
     }
 }
 

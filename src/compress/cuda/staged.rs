@@ -48,8 +48,7 @@ impl<T: Pod> Staged<T> {
     /// # Panics
     /// As [`Self::view`].
     pub fn view_mut(&mut self, range: std::ops::Range<usize>) -> ViewMut<'_, T> {
-        let [view] = self.device.as_mut().expect("room was made").view_mut().disjoint([range]);
-        view
+        self.device.as_mut().expect("room was made").view_mut().part(range)
     }
 
     /// Queues the copy of the first `len` elements to the GPU.

@@ -6,12 +6,11 @@ use super::launch::Grid;
 use super::probe::probe;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 
 /// Threads of a block: a multiple of a warp that leaves the scheduler eight blocks a multiprocessor to choose from.
 const BLOCK_SIZE: u32 = 256;
@@ -24,7 +23,8 @@ const KERNELS_VARIABLE: &str = "SCADLES_KERNELS";
 #[derive(Debug)]
 pub(super) struct Function {
     pub(super) handle: sys::CUfunction,
-    pub(super) shared_bytes_allowed: AtomicU32,
+    /// Most dynamic shared memory that the driver was asked to allow; 0: never asked.
+    pub(super) shared_bytes_allowed: Mutex<u32>,
 }
 
 // SAFETY: the handle is a number to the driver, which may be called from any thread.
@@ -60,12 +60,13 @@ pub struct CudaDevice {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     multiprocessors: u32,
+    shared_bytes_per_multiprocessor: u32,
     functions: HashMap<&'static str, Function>,
 }
 
 impl CudaDevice {
     /// Opens device `ordinal` and loads the kernels: the embedded ones, or those of the folder that `SCADLES_KERNELS`
-    /// names, which must have been compiled from this version's `kernels/`.
+    /// names, which must have been compiled from this version's `kernels/`; the files for Hopper only may be missing.
     ///
     /// # Errors
     /// What is missing, with the cure; or what the driver refused.
@@ -88,6 +89,9 @@ impl CudaDevice {
         let ask = |error| refused("ask about it", error);
         let multiprocessors =
             context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(ask)?;
+        let shared_bytes = context
+            .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)
+            .map_err(ask)?;
         let (major, minor) = context.compute_capability().map_err(ask)?;
         let stream = context.new_stream().map_err(|error| refused("make a stream", error))?;
         let mut device = Self {
@@ -97,6 +101,7 @@ impl CudaDevice {
             context,
             stream,
             multiprocessors: multiprocessors.unsigned_abs().max(1),
+            shared_bytes_per_multiprocessor: shared_bytes.unsigned_abs(),
             functions: HashMap::new(),
         };
         device.load(folder.as_deref())?;
@@ -106,20 +111,14 @@ impl CudaDevice {
     fn load(&mut self, folder: Option<&Path>) -> Result<(), CudaError> {
         self.bind()?;
         for (kernel, entries) in embedded::entries() {
-            let image: Option<Cow<[u8]>> = match folder {
-                None => embedded::image(kernel).map(Cow::Borrowed),
-                Some(folder) => {
-                    let path = folder.join(format!("{kernel}.fatbin"));
-                    let read = std::fs::read(&path);
-                    let mut image =
-                        read.map_err(|error| CudaError::Images { path, error: error.to_string() })?;
-                    image.push(0); // PTX is text that ends with a zero
-                    Some(Cow::Owned(image))
-                }
+            let read = folder.map(|folder| read_image(folder, kernel)).transpose()?;
+            let image = match &read {
+                None => embedded::image(kernel),
+                Some(words) => words.as_deref().map(bytemuck::cast_slice),
             };
             // Hopper's kernels are missing where SCADLES_CUDA_ARCHS left them out.
             let Some(image) = image else { continue };
-            // SAFETY: the image is a whole one, and the driver copies it.
+            // SAFETY: the image is a whole one, aligned for the words of its header, and the driver copies it.
             let module = match unsafe { result::module::load_data(image.as_ptr().cast()) } {
                 Ok(module) => module,
                 Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => continue,
@@ -134,7 +133,7 @@ impl CudaDevice {
                     Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => break,
                     Err(error) => return Err(self.refused(&format!("find kernel {entry}"), error)),
                 };
-                self.functions.insert(entry, Function { handle, shared_bytes_allowed: AtomicU32::new(0) });
+                self.functions.insert(entry, Function { handle, shared_bytes_allowed: Mutex::new(0) });
             }
         }
         Ok(())
@@ -158,6 +157,11 @@ impl CudaDevice {
     /// Streaming multiprocessors.
     pub fn multiprocessors(&self) -> u32 {
         self.multiprocessors
+    }
+
+    /// Shared memory of a multiprocessor: 228 KiB on sm_90, 164 on sm_80 and sm_87, 100 on sm_86 and sm_89.
+    pub fn shared_bytes_per_multiprocessor(&self) -> u32 {
+        self.shared_bytes_per_multiprocessor
     }
 
     /// Whether this entry point is loaded: Hopper's are on Hopper only.
@@ -205,6 +209,21 @@ impl CudaDevice {
     }
 }
 
+/// The image of a kernel file in `folder`, aligned, with zeros behind it, as PTX is text that ends with one; None if it is
+/// Hopper's and not there.
+fn read_image(folder: &Path, kernel: &str) -> Result<Option<Vec<u128>>, CudaError> {
+    let path = folder.join(format!("{kernel}.fatbin"));
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let mut words = vec![0; bytes.len() / size_of::<u128>() + 1];
+            bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+            Ok(Some(words))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound && embedded::is_for_hopper_only(kernel) => Ok(None),
+        Err(error) => Err(CudaError::Images { path, error: error.to_string() }),
+    }
+}
+
 /// Fails unless `found` is `expected` elements.
 pub(crate) fn check_len(
     kernel: &'static str,
@@ -213,4 +232,14 @@ pub(crate) fn check_len(
     expected: usize,
 ) -> Result<(), CudaError> {
     if found == expected { Ok(()) } else { Err(CudaError::Length { kernel, what, expected, found }) }
+}
+
+/// Fails if `found` is less than `need` elements.
+pub(crate) fn check_room(
+    kernel: &'static str,
+    what: &'static str,
+    found: usize,
+    need: usize,
+) -> Result<(), CudaError> {
+    check_len(kernel, what, found.min(need), need)
 }

@@ -2,6 +2,11 @@
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
+/// A fatbin where the driver reads whole words of it; `include_bytes!` alone puts it anywhere.
+#[allow(dead_code, reason = "a program without kernels holds none")]
+#[repr(C, align(16))]
+struct Aligned<T>(T);
+
 /// Names of the embedded kernel files, sorted; none in a program that was built without nvcc.
 pub fn kernels() -> impl Iterator<Item = &'static str> {
     IMAGES.iter().map(|(name, _)| *name)
@@ -25,6 +30,11 @@ pub(super) fn entries() -> &'static [(&'static str, &'static [&'static str])] {
 /// The fatbin of one kernel file.
 pub(super) fn image(kernel: &str) -> Option<&'static [u8]> {
     IMAGES.iter().find(|(name, _)| *name == kernel).map(|(_, image)| *image)
+}
+
+/// Whether this kernel file is for Hopper only, and may be missing where the others are there.
+pub(super) fn is_for_hopper_only(kernel: &str) -> bool {
+    kernel.ends_with(HOPPER_ONLY)
 }
 
 /// Whether kernels compiled for `architectures` run on a device of compute capability `(major, minor)`: machine code of
@@ -77,7 +87,10 @@ mod tests {
         if toolkit().is_some() {
             assert_eq!(embedded, names);
             assert!(!architectures().is_empty());
-            assert!(embedded.iter().all(|name| image(name).is_some_and(|bytes| bytes.len() > 100)));
+            for name in embedded {
+                let bytes = image(name).unwrap();
+                assert!(bytes.len() > 100 && bytes.as_ptr().addr().is_multiple_of(16), "{name}: {bytes:p}");
+            }
         } else {
             assert!(embedded.is_empty() && architectures().is_empty());
         }

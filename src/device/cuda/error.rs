@@ -76,9 +76,10 @@ pub enum CudaError {
     },
     /// No room on the GPU.
     #[error(
-        "there is no room on the GPU for {what}: {} asked, {} of {} free; lower batch.max or batch.size, the rates, \
-         cluster.devices or model.width, or train in bf16",
-        Bytes(*bytes), Bytes(*free_bytes), Bytes(*total_bytes)
+        "there is no room on the GPU for {what}: {} asked, {} of {} free; {}lower batch.max or batch.size, the rates, \
+         cluster.devices or model.width, choose another GPU by CUDA_VISIBLE_DEVICES, or use `--device cpu`",
+        Bytes(*bytes), Bytes(*free_bytes), Bytes(*total_bytes),
+        if *bf16_halves { "train in bf16 (`--precision bf16`), " } else { "" }
     )]
     OutOfMemory {
         /// What it was for.
@@ -89,6 +90,18 @@ pub enum CudaError {
         free_bytes: u64,
         /// Bytes of the GPU.
         total_bytes: u64,
+        /// Whether it is a network of f32, whose activations take half the room in bf16.
+        bf16_halves: bool,
+    },
+    /// No room in the host's memory for what the GPU copies from and to.
+    #[error(
+        "the host has no room to pin {} of memory for the GPU's copies: free some of the host's memory or raise the \
+         container's limit, lower batch.max, the rates or cluster.devices, or use `--device cpu`",
+        Bytes(*bytes)
+    )]
+    NoPinnedMemory {
+        /// Bytes asked.
+        bytes: u64,
     },
     /// No image of this kernel runs on the device.
     #[error(
@@ -159,6 +172,13 @@ pub enum CudaError {
         /// The driver's text.
         status: String,
     },
+}
+
+impl CudaError {
+    /// Whether there is no GPU, as opposed to one that cannot be used.
+    pub fn is_no_gpu(&self) -> bool {
+        matches!(self, Self::Missing(Missing::Driver | Missing::Device { .. }))
+    }
 }
 
 /// The driver's name and text of an error: `CUDA_ERROR_OUT_OF_MEMORY: out of memory`.

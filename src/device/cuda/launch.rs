@@ -5,7 +5,7 @@ use super::error::{CudaError, status};
 use super::memory::{View, ViewMut};
 use cudarc::driver::{result, sys};
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
 
 /// Dynamic shared memory that every kernel may ask for; more must be allowed first.
 const SHARED_BYTES_WITHOUT_ASKING: u32 = 48 << 10;
@@ -163,14 +163,19 @@ impl Launch<'_> {
 }
 
 impl Function {
+    /// Allows launches with `bytes` of dynamic shared memory. What is allowed only grows: the lock is held across the
+    /// driver's call, so no thread takes back what another was promised.
     fn allow_shared_bytes(&self, bytes: u32) -> Result<(), cudarc::driver::DriverError> {
-        if bytes <= SHARED_BYTES_WITHOUT_ASKING.max(self.shared_bytes_allowed.load(Ordering::Relaxed)) {
+        if bytes <= SHARED_BYTES_WITHOUT_ASKING {
             return Ok(());
         }
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: the function belongs to a loaded module of the bound context.
-        unsafe { result::function::set_function_attribute(self.handle, attribute, bytes as i32) }?;
-        self.shared_bytes_allowed.store(bytes, Ordering::Relaxed);
+        let mut allowed = self.shared_bytes_allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes > *allowed {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function belongs to a loaded module of the bound context.
+            unsafe { result::function::set_function_attribute(self.handle, attribute, bytes as i32) }?;
+            *allowed = bytes;
+        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Memory on a GPU: owned buffers and views of them, with the borrow rules of slices.
 
-use super::device::CudaDevice;
+use super::device::{CudaDevice, check_len};
 use super::error::{CudaError, status};
 
 use bytemuck::Pod;
@@ -251,7 +251,8 @@ impl CudaDevice {
             return self.synchronize();
         }
         self.bind()?;
-        // SAFETY: both sides have as many elements, and the wait below ends before `values` is borrowed again.
+        // SAFETY: both sides have as many elements, and the wait below ends before `values` is borrowed again. Where that
+        // fails the context is lost, and copies with it.
         let copied = unsafe { result::memcpy_dtoh_async(values, view.address, self.stream().cu_stream()) };
         copied.map_err(|error| self.refused("copy from the GPU", error))?;
         self.synchronize()
@@ -267,8 +268,8 @@ impl CudaDevice {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: both sides have as many elements. The driver has read pageable memory when it returns; pinned memory
-        // goes through `PinnedBuffer`.
+        // SAFETY: both sides have as many elements. Of pinned memory the GPU may still read when the call returns; the wait
+        // below ends before the borrow does. Where that fails the context is lost, and copies with it.
         let copied = unsafe { result::memcpy_htod_async(view.address, values, self.stream().cu_stream()) };
         copied.map_err(|error| self.refused("copy to the GPU", error))?;
         self.synchronize()
@@ -319,6 +320,7 @@ impl CudaDevice {
                 bytes: bytes as u64,
                 free_bytes: free as u64,
                 total_bytes: total as u64,
+                bf16_halves: false,
             }
         };
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| out_of_memory(usize::MAX))?;
@@ -331,7 +333,7 @@ impl CudaDevice {
     }
 
     fn check_copy(&self, expected: usize, found: usize) -> Result<(), CudaError> {
-        super::device::check_len("copy", "the source", found, expected)
+        check_len("copy", "the source", found, expected)
     }
 
     pub(super) fn refused(&self, action: &str, error: cudarc::driver::DriverError) -> CudaError {

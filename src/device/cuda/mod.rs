@@ -22,7 +22,7 @@ mod weighted_sum;
 pub use crate::element::Element;
 pub use batch::Batch;
 pub use device::CudaDevice;
-pub(crate) use device::check_len;
+pub(crate) use device::{check_len, check_room};
 pub use embedded::{architectures, kernels, toolkit};
 pub use error::{CudaError, Missing};
 pub(crate) use graph::Graph;

@@ -1,6 +1,6 @@
 //! Host memory that the GPU copies from and to by itself, while the host goes on.
 
-use super::device::CudaDevice;
+use super::device::{CudaDevice, check_room};
 use super::error::{CudaError, status};
 use super::memory::{View, ViewMut};
 use bytemuck::Pod;
@@ -56,14 +56,16 @@ impl CudaDevice {
     /// `len` zeros in page-locked memory, at least one.
     ///
     /// # Errors
-    /// What the driver says.
+    /// [`CudaError::NoPinnedMemory`], or what the driver says.
     pub fn pinned<T: Pod>(&self, len: usize) -> Result<PinnedBuffer<T>, CudaError> {
         self.bind()?;
         let len = len.max(1);
         let bytes = len.saturating_mul(size_of::<T>());
         // SAFETY: the context is bound, and there are bytes to allocate. Not write-combined: the host reads it too.
-        let start = unsafe { result::malloc_host(bytes, 0) }
-            .map_err(|error| self.refused(&format!("pin {bytes} bytes of host memory"), error))?;
+        let start = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => CudaError::NoPinnedMemory { bytes: bytes as u64 },
+            _ => self.refused(&format!("pin {bytes} bytes of host memory"), error),
+        })?;
         // SAFETY: the memory has that many bytes.
         unsafe { start.cast::<u8>().write_bytes(0, bytes) };
         Ok(PinnedBuffer { context: Arc::clone(self.stream().context()), start: start.cast(), len })
@@ -85,7 +87,7 @@ impl CudaDevice {
         if to.is_empty() {
             return Ok(());
         }
-        super::device::check_len("copy", "the source", from.len().min(to.len()), to.len())?;
+        check_room("copy", "the source", from.len(), to.len())?;
         self.bind()?;
         // SAFETY: both sides have that many elements; the caller keeps the source.
         unsafe { result::memcpy_htod_async(to.address(), &from[..to.len()], stream.cu_stream()) }
@@ -107,7 +109,7 @@ impl CudaDevice {
         if from.is_empty() {
             return Ok(());
         }
-        super::device::check_len("copy", "the target", to.len().min(from.len()), from.len())?;
+        check_room("copy", "the target", to.len(), from.len())?;
         self.bind()?;
         let len = from.len();
         // SAFETY: both sides have that many elements; the caller leaves the target alone.

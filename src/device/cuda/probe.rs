@@ -71,12 +71,17 @@ impl Driver {
 }
 
 fn ask() -> Result<Driver, DriverError> {
-    result::init()?;
+    let count = match result::init() {
+        Ok(()) => result::device::get_count()?,
+        // Also where CUDA_VISIBLE_DEVICES hides them all.
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => 0,
+        Err(error) => return Err(error),
+    };
     let mut version = 0;
     // SAFETY: the library is present, and the pointer is to an integer that lives through the call.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
     let version = version.unsigned_abs();
-    let devices = (0..result::device::get_count()?).map(|ordinal| describe(ordinal).map_err(status));
+    let devices = (0..count).map(|ordinal| describe(ordinal).map_err(status));
     Ok(Driver::Present { version: (version / 1000, version % 1000 / 10), devices: devices.collect() })
 }
 

@@ -53,6 +53,7 @@ impl Sink for Collector {
                 let (data_set, computed_on) = ((*data_set).to_string(), (*computed_on).to_string());
                 self.start = Some(((*config).clone(), *parameters, data_set, computed_on));
             }
+            Event::Warning { .. } => {}
             Event::Step(step) => self.steps.push((*step).clone()),
             Event::Eval(eval) => self.evals.push((*eval).clone()),
             Event::End { end, .. } => self.end = Some(*end),

@@ -30,7 +30,7 @@ impl Sink for CsvFiles {
         match event {
             Event::Step(step) => self.steps.line(&step.cells().join(",")),
             Event::Eval(eval) => self.evals.line(&eval.cells().join(",")),
-            Event::Start { .. } | Event::End { .. } => Ok(()),
+            Event::Start { .. } | Event::Warning { .. } | Event::End { .. } => Ok(()),
         }
     }
 }

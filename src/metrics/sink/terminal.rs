@@ -31,6 +31,11 @@ impl Sink for ProgressLine {
                 bar.println(start_line(config, *parameters, data_set, computed_on));
                 self.bar = Some(bar);
             }
+            Event::Warning { text } => {
+                if let Some(bar) = &self.bar {
+                    bar.println(format!("warning: {text}"));
+                }
+            }
             Event::Step(step) => {
                 self.state.step(step);
                 if let Some(bar) = &self.bar {
@@ -80,6 +85,7 @@ impl<W: Write + Send> Sink for Plain<W> {
                 self.total = (config.run.steps as u64).max(1);
                 self.say(&start_line(config, *parameters, data_set, computed_on));
             }
+            Event::Warning { text } => self.say(&format!("warning: {text}")),
             Event::Step(step) => {
                 self.state.step(step);
                 let part = |step: u64| step.saturating_mul(20) / self.total;
@@ -176,6 +182,7 @@ mod tests {
             computed_on: "CPU",
         })
         .unwrap();
+        sink.event(&Event::Warning { text: "it is late" }).unwrap();
         for step in 1..=200 {
             let record = StepRecord { step, wall_s: step as f64, global_batch: 300, ..StepRecord::default() };
             sink.event(&Event::Step(&record)).unwrap();
@@ -184,6 +191,7 @@ mod tests {
         sink.event(&Event::End { end: EndReason::Steps, best_top1: 0.912 }).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("step ")).count(), 21, "{text}");
+        assert!(text.lines().nth(1) == Some("warning: it is late"), "{text}");
         assert!(text.starts_with("scadles: resnet20 (272 k parameters) on embedded, 8 devices"), "{text}");
         assert!(
             text.contains("step 100/200  loss 0.000  300 samples/s") && text.contains("ETA 1 min 40 s"),

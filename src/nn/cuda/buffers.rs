@@ -122,11 +122,6 @@ pub(super) fn extent(plan: &Plan, layer: &Layer) -> batchnorm2d::cuda::Extent {
     batchnorm2d::cuda::Extent { pixels: pixels(plan, layer), c: plan.tensor(layer.y).c }
 }
 
-/// Elements of the partial statistics of `tile_rows` rows each.
-pub(super) fn statistics_len(rows: usize, tile_rows: usize, c: usize) -> usize {
-    rows.div_ceil(tile_rows) * 2 * c
-}
-
 fn partials_len<E: Element>(device: &CudaDevice, plan: &Plan, layer: &Layer, bucket: usize) -> usize {
     let extent = extent(plan, layer);
     let tile_rows = match &layer.op {
@@ -134,7 +129,7 @@ fn partials_len<E: Element>(device: &CudaDevice, plan: &Plan, layer: &Layer, buc
         Op::BatchNorm2d { .. } => batchnorm2d::cuda::statistics_tile_rows(extent, bucket),
         _ => return 0,
     };
-    statistics_len(bucket * extent.pixels, tile_rows, extent.c)
+    extent.totals_len(bucket, tile_rows)
 }
 
 fn scratch_len<E: Element>(device: &CudaDevice, plan: &Plan, layer: &Layer, bucket: usize) -> usize {

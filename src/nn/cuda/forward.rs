@@ -1,6 +1,6 @@
 //! The forward pass of [`CudaExecutor`].
 
-use super::buffers::{Buffers, extent, statistics_len};
+use super::buffers::{Buffers, extent};
 use super::{CudaExecutor, Mode};
 use crate::device::cuda::{Batch, CudaDevice, CudaError, DeviceBuffer, Element, View};
 use crate::nn::forward::{avg_pool_shape, max_pool_shape, pad_shape};
@@ -32,7 +32,7 @@ impl<E: Element> CudaExecutor<E> {
         let batch = Batch { bucket, count: header.count() };
         let norm = (mode == Mode::Train).then(|| normalized_by(plan, layer)).flatten();
         let tile_rows = conv2d::cuda::statistics_tile_rows::<E>(device, shape, bucket);
-        let statistics_len = statistics_len(bucket * shape.p() * shape.q(), tile_rows, shape.k);
+        let statistics_len = extent(plan, layer).totals_len(bucket, tile_rows);
         let filter_range = buffers.filter_ranges[i].clone();
         let Buffers { arena, params, filters, partials, scratch, saved, stats, .. } = buffers;
         let [x, y] = arena.view_mut().disjoint([layer.x, layer.y].map(|id| plan.slot(id).range(bucket)));
@@ -69,7 +69,7 @@ impl<E: Element> CudaExecutor<E> {
             .any(|other| other.y == layer.x && matches!(other.op, Op::Conv2d { relu: false, .. }));
         if mode == Mode::Train && !follows_conv {
             let tile_rows = batchnorm2d::cuda::statistics_tile_rows(extent, bucket);
-            let len = statistics_len(bucket * extent.pixels, tile_rows, extent.c);
+            let len = extent.totals_len(bucket, tile_rows);
             let x = arena.view().slice(range(layer.x));
             batchnorm2d::cuda::statistics(device, extent, batch, x, partials.view_mut().part(..len))?;
             let partials = partials.view().slice(..len);

@@ -2,7 +2,7 @@
 
 use super::CudaExecutor;
 use crate::device::cuda::{
-    Batch, CudaDevice, CudaError, DeviceBuffer, Element, PinnedBuffer, View, check_len,
+    Batch, CudaDevice, CudaError, DeviceBuffer, Element, PinnedBuffer, View, check_len, check_room,
 };
 use crate::nn::Plan;
 use crate::ops::dropout::cuda::Draw;
@@ -10,6 +10,9 @@ use crate::ops::input;
 use crate::shape::ImageShape;
 use cudarc::driver::{CudaEvent, CudaStream};
 use std::sync::Arc;
+
+/// What errors name; `ops::input` launches kernels of its name.
+const KERNEL: &str = "input";
 
 /// Words of the header before the labels: the number of images, a gap, and the dropout draw's 64 bits.
 const LABELS: usize = 4;
@@ -120,6 +123,9 @@ impl Slots {
 impl<E: Element> CudaExecutor<E> {
     /// Queues the copy of a batch into the next room, and lets the compute stream wait for it.
     ///
+    /// # Errors
+    /// More images than planned or than the pinned memory has room for, or the driver refuses.
+    ///
     /// # Safety
     /// Nobody writes to the pinned memory before the device has been waited for.
     pub(super) unsafe fn upload(
@@ -129,10 +135,14 @@ impl<E: Element> CudaExecutor<E> {
     ) -> Result<(), CudaError> {
         let Self { device, plan, slots, .. } = self;
         let (n, image) = (batch.labels.len(), plan.image());
-        if n > plan.max_batch() {
-            check_len("input", "the batch", n, plan.max_batch())?;
-        }
         let words = LABELS + n;
+        // All before anything is queued, or the next room taken.
+        if n > plan.max_batch() {
+            check_len(KERNEL, "the batch", n, plan.max_batch())?;
+        }
+        check_room(KERNEL, "pixels", batch.pixels.len(), n * image.numel())?;
+        check_room(KERNEL, "placements", batch.placements.len(), 3 * n)?;
+        check_room(KERNEL, "the header", host_header.0.len(), words)?;
         host_header.0[..LABELS].copy_from_slice(&[
             n as u32,
             0,

@@ -129,7 +129,7 @@ impl<E: Element> CudaExecutor<E> {
     /// until the device has been waited for.
     ///
     /// # Errors
-    /// More images than planned, or the driver refuses.
+    /// More images than planned or than the pinned memory has room for, or the driver refuses.
     ///
     /// # Safety
     /// Nobody writes to the batch's or the header's pinned memory before the device has been waited for.

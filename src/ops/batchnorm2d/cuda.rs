@@ -4,8 +4,8 @@
 //! [`finish_statistics`] and [`normalize`]; its gradient is [`backward`]. Rows are the pixels of all images.
 
 use super::{EPS, MOMENTUM};
-use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
-use crate::ops::row_tiles::{Merge, RowTiles, check_batch, check_room, int, runs, tile_rows};
+use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len, check_room};
+use crate::ops::row_tiles::{Merge, RowTiles, check_batch, int, runs, tile_rows};
 
 /// Extents of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,8 +272,8 @@ impl Extent {
         bucket.saturating_mul(self.pixels).div_ceil(tile_rows.max(1))
     }
 
-    /// Two totals of each tile and channel.
-    fn totals_len(self, bucket: usize, tile_rows: usize) -> usize {
+    /// Elements of the partial statistics of tiles of `tile_rows` rows: two for each tile and channel.
+    pub fn totals_len(self, bucket: usize, tile_rows: usize) -> usize {
         self.tiles(bucket, tile_rows).saturating_mul(2 * self.c)
     }
 

@@ -1,7 +1,7 @@
 //! Launches of `kernels/bias.cu`.
 
-use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
-use crate::ops::row_tiles::{Merge, RowTiles, check_batch, check_room, int, runs, tile_rows};
+use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len, check_room};
+use crate::ops::row_tiles::{Merge, RowTiles, check_batch, int, runs, tile_rows};
 
 /// Elements of scratch that [`bias_backward`] needs for batches of this bucket.
 pub fn bias_scratch_len(pixels: usize, k: usize, bucket: usize) -> usize {

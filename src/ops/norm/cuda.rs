@@ -1,7 +1,7 @@
 //! Launches of `kernels/norm.cu`.
 
-use crate::device::cuda::{CudaDevice, CudaError, Grid, View, ViewMut, check_len};
-use crate::ops::row_tiles::{check_room, int};
+use crate::device::cuda::{CudaDevice, CudaError, Grid, View, ViewMut, check_len, check_room};
+use crate::ops::row_tiles::int;
 
 /// Elements whose squares a block sums up; `kernels/norm.cu` has the same number.
 const TILE_LEN: usize = 16 * 1024;

@@ -1,7 +1,9 @@
 //! Launches of `kernels/softmax_xent.cu`.
 
-use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, Grid, View, ViewMut, check_len};
-use crate::ops::row_tiles::{check_batch, check_room, int};
+use crate::device::cuda::{
+    Batch, CudaDevice, CudaError, Element, Grid, View, ViewMut, check_len, check_room,
+};
+use crate::ops::row_tiles::{check_batch, int};
 
 /// Numbers of [`super::LossStats`], in its order.
 const STATS: usize = 3;
@@ -34,6 +36,9 @@ pub fn forward_backward<E: Element>(
 }
 
 /// As [`forward_backward`], without the gradient.
+///
+/// # Shapes
+/// As [`forward_backward`].
 ///
 /// # Errors
 /// As [`forward_backward`].

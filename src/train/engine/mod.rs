@@ -12,7 +12,8 @@ use super::device_batch::DeviceBatch;
 use super::exchange::ExchangeReport;
 use crate::comm::Communicator;
 use crate::device::Device;
-use crate::error::Result;
+use crate::device::cuda::CudaError;
+use crate::error::{Error, Result};
 use crate::nn::{DropoutSeed, Plan};
 use crate::ops::input::Normalizer;
 use crate::ops::softmax_xent::LossStats;
@@ -107,8 +108,8 @@ pub(crate) trait Engine: Send {
     fn measure(&mut self, n: usize) -> Result<f64>;
 }
 
-/// The engine of the configured device, hosting every device of the cluster; they start from `params` and `stats`.
-/// `normalizer` is for engines that take images as they came.
+/// The engine of the configured device, hosting every device of the cluster, and why it is not that of the GPU that is
+/// there, if so; the devices start from `params` and `stats`. `normalizer` is for engines that take images as they came.
 ///
 /// # Errors
 /// The device cannot be used, or has no room.
@@ -117,21 +118,33 @@ pub(crate) fn open(
     plan: &Arc<Plan>,
     normalizer: &Normalizer,
     start: (Vec<f32>, Vec<f32>),
-) -> Result<Box<dyn Engine>> {
+) -> Result<(Box<dyn Engine>, Option<CudaError>)> {
     let (cluster, devices) = (&config.cluster, config.cluster.devices);
     let normalizer = normalizer.clone();
-    Ok(match (Device::open(cluster.device)?, cluster.precision) {
-        (Device::Cpu, Precision::F32) => {
-            Box::new(CpuEngine::<f32>::new(config, plan, start, devices, devices)?)
-        }
-        (Device::Cpu, Precision::Bf16) => {
-            Box::new(CpuEngine::<bf16>::new(config, plan, start, devices, devices)?)
+    let mut passed_over_gpu = None;
+    let engine: Box<dyn Engine> = match (Device::open(cluster.device)?, cluster.precision) {
+        (Device::Cpu { passed_over }, precision) => {
+            passed_over_gpu = passed_over;
+            match precision {
+                Precision::F32 => Box::new(CpuEngine::<f32>::new(config, plan, start, devices, devices)?),
+                Precision::Bf16 => Box::new(CpuEngine::<bf16>::new(config, plan, start, devices, devices)?),
+            }
         }
         (Device::Cuda(gpu), Precision::F32) => {
-            Box::new(CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices)?)
+            let engine = CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices);
+            Box::new(engine.map_err(advise_bf16)?)
         }
         (Device::Cuda(gpu), Precision::Bf16) => {
             Box::new(CudaEngine::<bf16>::new(config, gpu, plan, normalizer, start, devices, devices)?)
         }
-    })
+    };
+    Ok((engine, passed_over_gpu))
+}
+
+/// Adds to the error of an engine in f32 that bf16 takes less room, if room is what it lacks.
+fn advise_bf16(mut error: Error) -> Error {
+    if let Error::Cuda(CudaError::OutOfMemory { bf16_halves, .. }) = &mut error {
+        *bf16_halves = true;
+    }
+    error
 }

@@ -39,32 +39,30 @@ const MAX_SETS: usize = 8;
 
 /// The device, and whether shapes are small.
 #[derive(Clone)]
-struct Gpu {
+pub(super) struct Gpu {
     device: Arc<CudaDevice>,
     tiny: bool,
 }
 
-/// All rows; none where [`CudaDevice::open`] fails.
-pub(super) fn rows(tiny: bool) -> Vec<Row> {
-    let Ok(device) = CudaDevice::open(0) else { return Vec::new() };
-    let gpu = Gpu { device: Arc::new(device), tiny };
-    [ceilings::rows, vectors::rows, compress::rows, step::rows, conv::rows, layers::rows]
-        .into_iter()
-        .flat_map(|rows| rows(&gpu))
-        .collect()
-}
-
-/// Why there are no rows.
-pub(super) fn missing() -> Option<CudaError> {
-    CudaDevice::open(0).err()
-}
-
-/// The GPU's name.
-pub(super) fn name() -> Option<String> {
-    CudaDevice::open(0).ok().map(|device| device.name().into())
-}
-
 impl Gpu {
+    /// The first GPU.
+    pub(super) fn open(tiny: bool) -> Result<Self, CudaError> {
+        Ok(Self { device: Arc::new(CudaDevice::open(0)?), tiny })
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    /// All rows.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        [ceilings::rows, vectors::rows, compress::rows, step::rows, conv::rows, layers::rows]
+            .into_iter()
+            .flat_map(|rows| rows(self))
+            .collect()
+    }
+
     /// A row whose work is `work` and whose time is at least that of `bounds`.
     fn row(
         &self,

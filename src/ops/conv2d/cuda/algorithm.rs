@@ -1,6 +1,6 @@
 //! Which kernel computes a pass, by an estimate of its time on the device.
 
-use super::wgmma;
+use super::{tiled, wgmma};
 use crate::device::cuda::{CudaDevice, Element};
 use crate::shape::Conv2dShape;
 
@@ -43,6 +43,18 @@ pub struct Algorithm {
     /// Parts of the summed extent that are computed apart, then added in order; at least 1.
     pub splits: usize,
 }
+
+/// What the estimates take from a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Processors {
+    /// Multiprocessors.
+    count: usize,
+    /// Shared memory of each.
+    shared_bytes: usize,
+}
+
+/// Shared memory of a block that the system takes.
+const RESERVED_SHARED_BYTES: usize = 1 << 10;
 
 /// Rows of a statistics tile where a second kernel adds the parts.
 const REDUCE_TILE_ROWS: usize = 32;
@@ -182,10 +194,13 @@ pub fn algorithm<E: Element>(
     pass: Pass,
     bucket: usize,
 ) -> Algorithm {
-    let multiprocessors = device.multiprocessors() as usize;
-    let (tiled, cycles) = choose::<E>(multiprocessors, shape, pass, bucket);
+    let processors = Processors {
+        count: device.multiprocessors() as usize,
+        shared_bytes: device.shared_bytes_per_multiprocessor() as usize,
+    };
+    let (tiled, cycles) = choose::<E>(processors, shape, pass, bucket);
     if wgmma::supports::<E>(device, shape, pass, bucket) {
-        let (wgmma, wgmma_cycles) = wgmma::choose(multiprocessors, shape, pass, bucket);
+        let (wgmma, wgmma_cycles) = wgmma::choose(processors.count, shape, pass, bucket);
         if wgmma_cycles < cycles {
             return wgmma;
         }
@@ -195,7 +210,7 @@ pub fn algorithm<E: Element>(
 
 /// Of the kernels for every device, the one of fewest estimated cycles, and these.
 fn choose<E: Element>(
-    multiprocessors: usize,
+    processors: Processors,
     shape: &Conv2dShape,
     pass: Pass,
     bucket: usize,
@@ -212,7 +227,7 @@ fn choose<E: Element>(
             // As many steps for each part: fewer parts may do.
             let steps_per_split = steps.div_ceil(splits);
             let candidate = Algorithm { tile, splits: steps.div_ceil(steps_per_split).max(1) };
-            let cycles = product.cycles::<E>(multiprocessors, candidate, steps_per_split);
+            let cycles = product.cycles::<E>(processors, candidate, steps_per_split);
             if cycles < best_cycles {
                 (best, best_cycles) = (candidate, cycles);
             }
@@ -251,7 +266,7 @@ impl Product {
     /// Estimated time in cycles of a multiprocessor. Multiplications take as long as the busiest multiprocessor needs at
     /// the share of its peak that a tile of this size reaches, but no step is shorter than the latency that the resident
     /// blocks leave uncovered; parts are written, read and added.
-    fn cycles<E: Element>(&self, multiprocessors: usize, algorithm: Algorithm, steps: usize) -> f64 {
+    fn cycles<E: Element>(&self, processors: Processors, algorithm: Algorithm, steps: usize) -> f64 {
         // Multiply-accumulates a cycle, the latency of a step, of a block's start and end, and of another launch; bytes
         // of memory a cycle and multiprocessor. Of an A100 or H100, rounded.
         let (rate, step_latency) = if E::IS_BF16 { (1024.0, 250.0) } else { (128.0, 400.0) };
@@ -259,18 +274,19 @@ impl Product {
         const LAUNCH_CYCLES: f64 = 4000.0;
         const BYTES_PER_CYCLE: f64 = 12.0;
         let Algorithm { tile, splits } = algorithm;
-        let (share, resident) = match tile {
-            Tile::T128x128 => (0.85, 2),
-            Tile::T128x64 => (0.75, 3),
-            Tile::T64x64 => (0.6, 4),
-            Tile::Gather => (0.15, 4),
+        let share = match tile {
+            Tile::T128x128 => 0.85,
+            Tile::T128x64 => 0.75,
+            Tile::T64x64 => 0.6,
+            Tile::Gather => 0.15,
             Tile::Wgmma { .. } => unreachable!("its cycles are estimated apart"),
         };
+        let multiprocessors = processors.count;
         let blocks =
             self.count * self.rows.div_ceil(tile.rows()) * self.columns.div_ceil(tile.columns()) * splits;
         let busiest = blocks.div_ceil(multiprocessors);
         let step_cycles = (tile.rows() * tile.columns() * step::<E>()) as f64 / (rate * share);
-        let waves = busiest.div_ceil(resident) as f64;
+        let waves = busiest.div_ceil(processors.resident::<E>(tile)) as f64;
         let computing =
             (busiest as f64 * step_cycles).max(waves * step_latency) * steps as f64 + waves * BLOCK_CYCLES;
         if splits == 1 {
@@ -278,6 +294,19 @@ impl Product {
         }
         let bytes = (self.count * self.rows * self.columns * 4) as f64 * (2 * splits + 1) as f64;
         computing + LAUNCH_CYCLES + bytes / (BYTES_PER_CYCLE * multiprocessors as f64)
+    }
+}
+
+impl Processors {
+    /// Blocks of a tile that a multiprocessor holds at once: as many as its registers allow, or its shared memory.
+    fn resident<E: Element>(self, tile: Tile) -> usize {
+        let by_registers = match tile {
+            Tile::T128x128 => 2,
+            Tile::T128x64 => 3,
+            _ => 4,
+        };
+        let block_bytes = tiled::shared_bytes::<E>(tile) + RESERVED_SHARED_BYTES;
+        by_registers.min(self.shared_bytes / block_bytes).max(1)
     }
 }
 
@@ -291,27 +320,27 @@ mod tests {
     use super::*;
     use half::bf16;
 
-    const MULTIPROCESSORS: usize = 132;
+    const PROCESSORS: Processors = Processors { count: 132, shared_bytes: 228 << 10 };
     const LARGE: Conv2dShape =
         Conv2dShape { c: 256, h: 56, w: 56, k: 256, r: 3, s: 3, stride: 1, pad: 1, dilation: 1 };
 
     fn tiled<E: Element>(
-        multiprocessors: usize,
+        processors: Processors,
         shape: &Conv2dShape,
         pass: Pass,
         bucket: usize,
     ) -> Algorithm {
-        choose::<E>(multiprocessors, shape, pass, bucket).0
+        choose::<E>(processors, shape, pass, bucket).0
     }
 
     #[test]
     fn large_products_take_large_tiles_and_are_not_split() {
         for pass in [Pass::Fprop, Pass::Dgrad] {
             let large = Algorithm { tile: Tile::T128x128, splits: 1 };
-            assert_eq!(tiled::<bf16>(MULTIPROCESSORS, &LARGE, pass, 64), large);
-            assert_eq!(tiled::<f32>(MULTIPROCESSORS, &LARGE, pass, 64), large);
+            assert_eq!(tiled::<bf16>(PROCESSORS, &LARGE, pass, 64), large);
+            assert_eq!(tiled::<f32>(PROCESSORS, &LARGE, pass, 64), large);
         }
-        let narrow = tiled::<bf16>(MULTIPROCESSORS, &Conv2dShape { k: 64, ..LARGE }, Pass::Fprop, 64);
+        let narrow = tiled::<bf16>(PROCESSORS, &Conv2dShape { k: 64, ..LARGE }, Pass::Fprop, 64);
         assert_eq!(narrow, Algorithm { tile: Tile::T128x64, splits: 1 });
     }
 
@@ -320,20 +349,22 @@ mod tests {
         let linear =
             Conv2dShape { c: 25_088, h: 1, w: 1, k: 4096, r: 1, s: 1, stride: 1, pad: 0, dilation: 1 };
         for bucket in [8, 64] {
-            assert!(tiled::<bf16>(MULTIPROCESSORS, &linear, Pass::Fprop, bucket).splits > 1);
+            assert!(tiled::<bf16>(PROCESSORS, &linear, Pass::Fprop, bucket).splits > 1);
         }
-        assert!(tiled::<bf16>(MULTIPROCESSORS, &LARGE, Pass::Wgrad, 64).splits > 1);
+        assert!(tiled::<bf16>(PROCESSORS, &LARGE, Pass::Wgrad, 64).splits > 1);
         let first = Conv2dShape { c: 64, k: 64, ..LARGE };
-        assert!(tiled::<f32>(MULTIPROCESSORS, &first, Pass::Wgrad, 64).splits > 10);
+        assert!(tiled::<f32>(PROCESSORS, &first, Pass::Wgrad, 64).splits > 10);
         // One multiprocessor has nothing to gain.
-        assert_eq!(tiled::<f32>(1, &LARGE, Pass::Fprop, 1).splits, 1);
+        assert_eq!(tiled::<f32>(Processors { count: 1, ..PROCESSORS }, &LARGE, Pass::Fprop, 1).splits, 1);
     }
 
     #[test]
     fn channels_that_do_not_fill_16_bytes_are_gathered() {
         let gathers = |c, k, pass| {
             let shape = Conv2dShape { c, k, ..LARGE };
-            let [f32, bf16] = [tiled::<f32>(8, &shape, pass, 2).tile, tiled::<bf16>(8, &shape, pass, 2).tile];
+            let few = Processors { count: 8, ..PROCESSORS };
+            let [f32, bf16] =
+                [tiled::<f32>(few, &shape, pass, 2).tile, tiled::<bf16>(few, &shape, pass, 2).tile];
             [f32 == Tile::Gather, bf16 == Tile::Gather]
         };
         assert_eq!(gathers(3, 64, Pass::Fprop), [true, true]);
@@ -344,10 +375,23 @@ mod tests {
     }
 
     #[test]
+    fn small_shared_memory_holds_fewer_blocks() {
+        let resident = |kib: usize| {
+            let processors = Processors { count: 1, shared_bytes: kib << 10 };
+            let of = |tile| [processors.resident::<f32>(tile), processors.resident::<bf16>(tile)];
+            [Tile::T128x128, Tile::T128x64, Tile::T64x64, Tile::Gather].map(of)
+        };
+        assert_eq!(resident(228), [[2, 2], [3, 3], [4, 4], [4, 4]]);
+        assert_eq!(resident(164), [[2, 2], [3, 3], [4, 4], [4, 4]]);
+        assert_eq!(resident(100), [[1, 1], [2, 2], [4, 3], [4, 4]]);
+        assert_eq!(resident(0), [[1, 1]; 4]);
+    }
+
+    #[test]
     fn no_part_is_empty() {
         for pass in [Pass::Fprop, Pass::Wgrad] {
             for bucket in [1, 7, 64, 1000] {
-                let Algorithm { splits, .. } = tiled::<bf16>(MULTIPROCESSORS, &LARGE, pass, bucket);
+                let Algorithm { splits, .. } = tiled::<bf16>(PROCESSORS, &LARGE, pass, bucket);
                 let steps = Product::new(&LARGE, pass, bucket).depth.div_ceil(step::<bf16>());
                 assert!((splits - 1) * steps.div_ceil(splits) < steps, "{splits} of {steps}");
             }

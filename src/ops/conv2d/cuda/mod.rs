@@ -12,7 +12,8 @@
 //!
 //! # Shapes
 //! `x`, `dx` `[bucket, H, W, C]`; `filter`, `dfilter` `[K, R, S, C]`; `y`, `dy` `[bucket, P, Q, K]`; of them, what lies
-//! beyond the batch's count is neither used nor written. `dfilter` is f32, whatever the others are.
+//! beyond the batch's count is neither used nor written. `dfilter` is f32, whatever the others are. `scratch` is f32, at
+//! least [`scratch_len`], or [`Algorithm::scratch_len`] for an algorithm that the caller chose.
 //!
 //! # Panics
 //! Every function panics on a shape that [`Conv2dShape::validate`] refuses.
@@ -23,7 +24,7 @@ mod wgmma;
 
 pub use algorithm::{Algorithm, Pass, Tile, algorithm, scratch_len, statistics_tile_rows};
 
-use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len};
+use crate::device::cuda::{Batch, CudaDevice, CudaError, Element, View, ViewMut, check_len, check_room};
 use crate::shape::Conv2dShape;
 
 /// Rows of the largest tile.
@@ -43,6 +44,9 @@ pub struct Epilogue<'a> {
 }
 
 /// `y = conv(x, filter)`, then what `epilogue` says.
+///
+/// # Shapes
+/// As the [module](self) says.
 ///
 /// # Errors
 /// Wrong lengths, extents too large for a kernel's indices, or the driver refuses a launch.
@@ -66,6 +70,9 @@ pub fn fprop<E: Element>(
 
 /// [`fprop`] by an algorithm that the caller chose.
 ///
+/// # Shapes
+/// As the [module](self) says.
+///
 /// # Errors
 /// As [`fprop`].
 ///
@@ -88,7 +95,7 @@ pub fn fprop_with<E: Element>(
     check_len(OP, "x", x.len(), batch.bucket * shape.x_len())?;
     check_len(OP, "filter", filter.len(), shape.filter_len())?;
     check_len(OP, "y", y.len(), batch.bucket * shape.y_len())?;
-    check_scratch(OP, scratch.len(), algorithm.scratch_len(shape, Pass::Fprop, batch.bucket))?;
+    check_room(OP, "scratch", scratch.len(), algorithm.scratch_len(shape, Pass::Fprop, batch.bucket))?;
     if let Some(bias) = &epilogue.bias {
         check_len(OP, "bias", bias.len(), shape.k)?;
     }
@@ -108,6 +115,9 @@ pub fn fprop_with<E: Element>(
 }
 
 /// `dx = ` (or, with `accumulate`, `dx += `) the gradient of the input from the gradient `dy` of the output.
+///
+/// # Shapes
+/// As the [module](self) says.
 ///
 /// # Errors
 /// As [`fprop`].
@@ -131,6 +141,9 @@ pub fn dgrad<E: Element>(
 
 /// [`dgrad`] by an algorithm that the caller chose.
 ///
+/// # Shapes
+/// As the [module](self) says.
+///
 /// # Errors
 /// As [`fprop`].
 ///
@@ -153,7 +166,7 @@ pub fn dgrad_with<E: Element>(
     check_len(OP, "dy", dy.len(), batch.bucket * shape.y_len())?;
     check_len(OP, "filter", filter.len(), shape.filter_len())?;
     check_len(OP, "dx", dx.len(), batch.bucket * shape.x_len())?;
-    check_scratch(OP, scratch.len(), algorithm.scratch_len(shape, Pass::Dgrad, batch.bucket))?;
+    check_room(OP, "scratch", scratch.len(), algorithm.scratch_len(shape, Pass::Dgrad, batch.bucket))?;
     if batch.bucket == 0 {
         return Ok(());
     }
@@ -164,6 +177,9 @@ pub fn dgrad_with<E: Element>(
 }
 
 /// `dfilter = ` the gradient of the filter from the input and the gradient `dy` of the output; zeros if there are no images.
+///
+/// # Shapes
+/// As the [module](self) says.
 ///
 /// # Errors
 /// As [`fprop`].
@@ -186,6 +202,9 @@ pub fn wgrad<E: Element>(
 
 /// [`wgrad`] by an algorithm that the caller chose.
 ///
+/// # Shapes
+/// As the [module](self) says.
+///
 /// # Errors
 /// As [`fprop`].
 ///
@@ -207,7 +226,7 @@ pub fn wgrad_with<E: Element>(
     check_len(OP, "x", x.len(), batch.bucket * shape.x_len())?;
     check_len(OP, "dy", dy.len(), batch.bucket * shape.y_len())?;
     check_len(OP, "dfilter", dfilter.len(), shape.filter_len())?;
-    check_scratch(OP, scratch.len(), algorithm.scratch_len(shape, Pass::Wgrad, batch.bucket))?;
+    check_room(OP, "scratch", scratch.len(), algorithm.scratch_len(shape, Pass::Wgrad, batch.bucket))?;
     if batch.bucket == 0 {
         return device.fill_zero(dfilter.reborrow());
     }
@@ -245,11 +264,4 @@ fn check(op: &'static str, shape: &Conv2dShape, batch: Batch<'_>) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn check_scratch(op: &'static str, found: usize, expected: usize) -> Result<(), CudaError> {
-    match found >= expected {
-        true => Ok(()),
-        false => Err(CudaError::Length { kernel: op, what: "scratch", expected, found }),
-    }
 }

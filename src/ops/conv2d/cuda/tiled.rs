@@ -28,15 +28,20 @@ fn threads<E: Element>(tile: Tile) -> u32 {
     }
 }
 
+/// Shared memory of a block.
+pub(super) fn shared_bytes<E: Element>(tile: Tile) -> usize {
+    let operands = stages::<E>(tile) * (tile.rows() + tile.columns()) * STEP_BYTES;
+    let result = tile.rows() * (tile.columns() + ROW_PADDING) * size_of::<f32>();
+    operands.max(result)
+}
+
 fn grid<E: Element>(algorithm: Algorithm, rows: usize, columns: usize, count: usize) -> Grid {
     let tile = algorithm.tile;
     let tiles = count * rows.div_ceil(tile.rows()) * columns.div_ceil(tile.columns());
-    let operands = stages::<E>(tile) * (tile.rows() + tile.columns()) * STEP_BYTES;
-    let result = tile.rows() * (tile.columns() + ROW_PADDING) * size_of::<f32>();
     Grid {
         blocks: [tiles as u32, algorithm.splits as u32, 1],
         threads: threads::<E>(tile),
-        shared_bytes: operands.max(result) as u32,
+        shared_bytes: shared_bytes::<E>(tile) as u32,
     }
 }
 
