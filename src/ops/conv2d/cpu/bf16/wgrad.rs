@@ -38,7 +38,7 @@ pub(super) fn blocks(shape: &Conv2dShape) -> Blocks {
     let channels = shape.c.next_multiple_of(64);
     if shape.r * shape.s == 1 {
         let columns = channels.min(MAX_BLOCK);
-        Blocks { k: (64 * MAX_BLOCK / columns).min(MAX_BLOCK), columns }
+        Blocks { k: MAX_BLOCK / columns * 64, columns }
     } else {
         Blocks { k: 64, columns: channels.min(128) }
     }
