@@ -143,6 +143,13 @@ fn more_taps_and_channels_than_one_pass_of_the_microkernel_holds() {
 }
 
 #[test]
+fn filters_of_several_wgrad_blocks() {
+    check_all_passes(&shape((300, 72), (5, 3), 1, (1, 0, 1)), 9);
+    check_all_passes(&shape((40, 330), (5, 3), 1, (1, 0, 1)), 9);
+    check_all_passes(&shape((200, 70), (5, 3), 3, (1, 1, 1)), 9);
+}
+
+#[test]
 fn the_epilogue_adds_the_bias_then_clips_before_rounding() {
     for shape in [
         shape((4, 35), (5, 3), 3, (1, 1, 1)),
@@ -190,7 +197,8 @@ fn results_are_the_same_bytes_on_any_number_of_threads() {
         (shape((16, 16), (32, 32), 3, (1, 1, 1)), 16),
         (shape((64, 128), (8, 8), 3, (2, 1, 1)), 13),
         (shape((3, 64), (32, 32), 3, (1, 1, 1)), 7),
-        (shape((40, 200), (7, 7), 1, (1, 0, 1)), 33),
+        (shape((40, 300), (7, 7), 1, (1, 0, 1)), 33),
+        (shape((300, 80), (7, 7), 1, (1, 0, 1)), 33),
     ] {
         let inputs = Inputs::new(&shape, n);
         for level in levels() {

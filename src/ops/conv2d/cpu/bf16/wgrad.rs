@@ -32,12 +32,16 @@ const MAX_BLOCK: usize = 256;
 /// Pairs of a group of pixels, at most.
 const GROUP_PAIRS: usize = GROUP_PIXELS / 2 * MAX_BLOCK;
 
-/// Blocks with much to sum for each number that is interleaved, many columns rather than many output channels.
+/// Large blocks, so that each number that is interleaved is multiplied often; with one tap as large as the buffers allow,
+/// with more no larger than their sums stay in the L2 cache.
 pub(super) fn blocks(shape: &Conv2dShape) -> Blocks {
-    let columns =
-        shape.c.next_multiple_of(DY_STRIP).min(if shape.r * shape.s == 1 { MAX_BLOCK } else { 128 });
-    let k = if shape.r * shape.s == 1 { (64 * MAX_BLOCK / columns).min(MAX_BLOCK) } else { DY_STRIP };
-    Blocks { k, columns }
+    let channels = shape.c.next_multiple_of(64);
+    if shape.r * shape.s == 1 {
+        let columns = channels.min(MAX_BLOCK);
+        Blocks { k: MAX_BLOCK / columns * 64, columns }
+    } else {
+        Blocks { k: 64, columns: channels.min(128) }
+    }
 }
 
 /// Partners of a pixel that has none.
@@ -176,7 +180,8 @@ const BLOCK: usize = 16;
 /// a group's rows apart.
 ///
 /// # Safety
-/// `V`'s instructions are available, `a` and `b` have `count` readable elements, `to` room for as many strips as hold them, and none of it is theirs.
+/// `V`'s instructions are available, `a` and `b` have `count` readable elements, `to` has room for as many strips as hold
+/// them, and none of it is theirs.
 #[inline(always)]
 unsafe fn interleave<V: PairLanes, const STRIP: usize>(
     a: *const bf16,
