@@ -150,9 +150,7 @@ fn bf16_is_rounded_once() {
         let inputs = Inputs::new(&shape, n);
         let [x, dy] = [&inputs.x, &inputs.dy].map(|values| rounded(values));
         let inputs = Inputs { x: widened(&x), dy: widened(&dy), ..inputs };
-        for (level, algorithm) in
-            levels().into_iter().flat_map(|level| WINOGRAD.map(|algorithm| (level, algorithm)))
-        {
+        for (level, algorithm) in levels().flat_map(|level| WINOGRAD.map(|algorithm| (level, algorithm))) {
             let algorithms = Algorithms::all(algorithm);
             let [want_y, want_dx, want_dfilter] =
                 inputs.run(&Passes::new(level, &shape, algorithms), &shape, n, n);
