@@ -13,7 +13,6 @@
 //! The functions here use the direct algorithms on f32. [`passes`] takes bf16 activations too (sums, filters and their
 //! gradients stay f32), and also has Winograd's for 3x3 filters of stride 1, which
 //! [`Algorithms::choose`] picks where they are faster; the environment variable `SCADLES_WINOGRAD=off` rules them out.
-//! [`bf16_passes`] has the direct algorithms for activations in bf16, with filters and their gradients in f32.
 //!
 //! # Shapes
 //! `x`, `dx` NHWC; `filter`, `dfilter` KRSC; `y`, `dy` NPQK, row-major; extents in [`Conv2dShape`], N apart.

@@ -5,7 +5,7 @@
 //! with a stride is one such product for each phase of the input pixel. `wgrad` is a product over pixels. These direct
 //! algorithms ([`CpuConv2d`]) take any shape; for 3x3 filters there are Winograd's (`winograd`), and [`Passes`] computes
 //! each pass with the algorithm it is given, such as the fastest ([`Algorithms::choose`]). With activations in bf16
-//! ([`Bf16Passes`]) the direct algorithms sum products of pairs.
+//! ([`Bf16Conv2d`]) the direct algorithms sum products of pairs.
 
 mod algorithms;
 mod bf16;
