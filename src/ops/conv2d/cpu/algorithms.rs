@@ -2,6 +2,7 @@
 
 use super::element::CpuElement;
 use super::winograd::{self, TileSize};
+use crate::ops::simd::{PairLevel, SimdLevel};
 use crate::shape::Conv2dShape;
 use std::sync::OnceLock;
 
@@ -81,7 +82,10 @@ impl Algorithms {
             return Self::default();
         }
         let fastest = |pass| {
-            let cost = |algorithm: Algorithm| cost(algorithm, shape, pass);
+            let cost = |algorithm: Algorithm| match algorithm {
+                Algorithm::Direct => direct_share::<E>(pass) * cost(algorithm, shape, pass),
+                _ => cost(algorithm, shape, pass),
+            };
             let limit = cost(Algorithm::Direct) * WORTH;
             Algorithm::ALL
                 .into_iter()
@@ -121,6 +125,19 @@ const SUMMED_FLOAT: f64 = 17.0;
 
 /// Share of the direct algorithm's cost below which another one is used.
 const WORTH: f64 = 0.9;
+
+/// Cost of the direct algorithm relative to that on f32; Winograd's multiply f32 either way. Fitted to
+/// `results/2026-11-25-zen4-2core/conv-algorithms-bf16.json`.
+fn direct_share<E: CpuElement>(pass: Pass) -> f64 {
+    match (E::IS_BF16, PairLevel::within(SimdLevel::current()), pass) {
+        (false, ..) => 1.0,
+        (true, PairLevel::Avx512Bf16, Pass::Product) => 0.53,
+        // Two pixels are interleaved first.
+        (true, PairLevel::Avx512Bf16, Pass::FilterGradient) => 0.57,
+        // Pairs are widened.
+        (true, PairLevel::Avx2 | PairLevel::Portable, _) => 2.2,
+    }
+}
 
 /// Cost of a pass over [`IMAGES`] images in multiply-accumulates, fitted to the rows `conv2d-algorithm` of
 /// `scadles-bench`, see `results/2026-11-25-zen4-2core/conv-algorithms.json`.
