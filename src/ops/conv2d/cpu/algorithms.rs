@@ -133,7 +133,7 @@ fn direct_share<E: CpuElement>(pass: Pass) -> f64 {
         (false, ..) => 1.0,
         (true, PairLevel::Avx512Bf16, Pass::Product) => 0.53,
         // Two pixels are interleaved first.
-        (true, PairLevel::Avx512Bf16, Pass::FilterGradient) => 0.6,
+        (true, PairLevel::Avx512Bf16, Pass::FilterGradient) => 0.68,
         // Pairs are widened.
         (true, PairLevel::Avx2 | PairLevel::Portable, _) => 2.2,
     }
