@@ -16,6 +16,9 @@ use half::bf16;
 const FEATURES: usize = 4096;
 const IMAGE: ImageShape = ImageShape { h: 32, w: 32, c: 3 };
 
+/// What a launch reads and writes, in several sets that are taken in turn so that no cache holds them.
+type Pair<A, B> = (DeviceBuffer<A>, DeviceBuffer<B>);
+
 pub(super) fn rows(gpu: &Gpu) -> Vec<Row> {
     [rows_of::<bf16>(gpu), rows_of::<f32>(gpu)].into_iter().flatten().collect()
 }
@@ -57,21 +60,24 @@ fn loss<E: Stored>(gpu: &Gpu, seed: u64, n: usize, classes: usize) -> Result<Tim
     let labels: Vec<u32> = (0..n as u32).map(|i| i % classes as u32).collect();
     let mut expected = vec![0.0; logits.len()];
     softmax_xent::forward_backward(n, classes, &values(&logits), &labels, &mut expected)?;
-    let (logits, labels) = (gpu.upload(&logits)?, gpu.upload(&labels)?);
-    let mut dlogits = gpu.poisoned::<E>(n * classes)?;
+    let mut sets = Vec::new();
+    for _ in 0..gpu.sets(2 * n * classes * size_of::<E>()) {
+        sets.push((gpu.upload(&logits)?, gpu.poisoned::<E>(n * classes)?));
+    }
+    let labels = gpu.upload(&labels)?;
     let (mut stats, mut scratch) = (gpu.zeros::<f64>(3)?, gpu.zeros::<f64>(3 * n)?);
     let count = gpu.upload(&[n as i32])?;
     let device = gpu.device.clone();
-    let mut launch = move |dlogits: &mut DeviceBuffer<E>| {
+    let mut launch = move |(logits, dlogits): &mut Pair<E, E>| {
         let batch = Batch { bucket: n, count: count.view() };
         let (logits, labels) = (logits.view(), labels.view());
         let (stats, scratch) = (stats.view_mut(), scratch.view_mut());
         let dlogits = dlogits.view_mut();
         softmax_xent::cuda::forward_backward(&device, classes, batch, logits, labels, dlogits, stats, scratch)
     };
-    launch(&mut dlogits)?;
-    gpu.check(dlogits.view(), &expected, 1e-5)?;
-    gpu.replayed(move |_| launch(&mut dlogits))
+    launch(&mut sets[0])?;
+    gpu.check(sets[0].1.view(), &expected, 1e-5)?;
+    gpu.rotated(sets, launch)
 }
 
 fn images<E: Stored>(gpu: &Gpu, seed: u64, n: usize) -> Result<Timed, Failure> {
@@ -87,18 +93,21 @@ fn images<E: Stored>(gpu: &Gpu, seed: u64, n: usize) -> Result<Timed, Failure> {
         let placement = Placement { offset_h, offset_w, flip: flip != 0 };
         input::write_image(IMAGE, pixels, &normalizer, placement, out);
     }
-    let (pixels, placements) = (gpu.upload(&pixels)?, gpu.upload(drawn.as_flattened())?);
-    let mut x = gpu.poisoned::<E>(expected.len())?;
+    let mut sets = Vec::new();
+    for _ in 0..gpu.sets(pixels.len() * (1 + size_of::<E>())) {
+        sets.push((gpu.upload(&pixels)?, gpu.poisoned::<E>(expected.len())?));
+    }
+    let placements = gpu.upload(drawn.as_flattened())?;
     let count = gpu.upload(&[n as i32])?;
     let device = gpu.device.clone();
-    let launch = move |x: &mut DeviceBuffer<E>| {
+    let launch = move |(pixels, x): &mut Pair<u8, E>| {
         let batch = Batch { bucket: n, count: count.view() };
         let (pixels, placements) = (pixels.view(), placements.view());
         input::cuda::write_batch(&device, IMAGE, batch, pixels, placements, &normalizer, x.view_mut())
     };
-    launch(&mut x)?;
-    gpu.check(x.view(), &expected, 1e-6)?;
-    gpu.replayed(move |_| launch(&mut x))
+    launch(&mut sets[0])?;
+    gpu.check(sets[0].1.view(), &expected, 1e-6)?;
+    gpu.rotated(sets, launch)
 }
 
 fn masks<E: Stored>(gpu: &Gpu, seed: u64, n: usize) -> Result<Timed, Failure> {
@@ -106,17 +115,20 @@ fn masks<E: Stored>(gpu: &Gpu, seed: u64, n: usize) -> Result<Timed, Failure> {
     let mut expected = vec![0.0; x.len()];
     // Layer 1 of 2 in pass 3.
     dropout::forward(0.5, seed, 3 * 2 + 1, &values(&x), &mut expected);
-    let (x, mut y) = (gpu.upload(&x)?, gpu.poisoned::<E>(n * FEATURES)?);
+    let mut sets = Vec::new();
+    for _ in 0..gpu.sets(2 * n * FEATURES * size_of::<E>()) {
+        sets.push((gpu.upload(&x)?, gpu.poisoned::<E>(n * FEATURES)?));
+    }
     let (count, index) = (gpu.upload(&[n as i32])?, gpu.upload(&[3u64])?);
     let device = gpu.device.clone();
-    let launch = move |y: &mut DeviceBuffer<E>| {
+    let launch = move |(x, y): &mut Pair<E, E>| {
         let batch = Batch { bucket: n, count: count.view() };
         let draw = Draw { seed, index: index.view(), layers: 2, ordinal: 1 };
         dropout::cuda::forward(&device, 0.5, draw, FEATURES, batch, x.view(), y.view_mut())
     };
-    launch(&mut y)?;
-    gpu.check(y.view(), &expected, 0.0)?;
-    gpu.replayed(move |_| launch(&mut y))
+    launch(&mut sets[0])?;
+    gpu.check(sets[0].1.view(), &expected, 0.0)?;
+    gpu.rotated(sets, launch)
 }
 
 fn bias<E: Stored>(gpu: &Gpu, seed: u64, n: usize) -> Result<Timed, Failure> {
@@ -124,18 +136,21 @@ fn bias<E: Stored>(gpu: &Gpu, seed: u64, n: usize) -> Result<Timed, Failure> {
     let mut expected = vec![0.0; FEATURES];
     let mut sums = vec![0.0; linear::bias_scratch_len(n, FEATURES)];
     linear::bias_backward(n, FEATURES, &values(&dy), &mut expected, &mut sums);
-    let (mut dy, mut dbias) = (gpu.upload(&dy)?, gpu.poisoned::<f32>(FEATURES)?);
+    let mut sets = Vec::new();
+    for _ in 0..gpu.sets(n * FEATURES * size_of::<E>()) {
+        sets.push((gpu.upload(&dy)?, gpu.poisoned::<f32>(FEATURES)?));
+    }
     let mut scratch = gpu.zeros::<f32>(linear::cuda::bias_scratch_len(1, FEATURES, n))?;
     let count = gpu.upload(&[n as i32])?;
     let device = gpu.device.clone();
-    let mut launch = move |dbias: &mut DeviceBuffer<f32>| {
+    let mut launch = move |(dy, dbias): &mut Pair<E, f32>| {
         let batch = Batch { bucket: n, count: count.view() };
         let (dy, dbias, scratch) = (dy.view_mut(), dbias.view_mut(), scratch.view_mut());
         linear::cuda::bias_backward(&device, 1, FEATURES, batch, None, dy, dbias, scratch)
     };
-    launch(&mut dbias)?;
-    gpu.check(dbias.view(), &expected, 1e-5)?;
-    gpu.replayed(move |_| launch(&mut dbias))
+    launch(&mut sets[0])?;
+    gpu.check(sets[0].1.view(), &expected, 1e-5)?;
+    gpu.rotated(sets, launch)
 }
 
 fn shortcut<E: Stored>(
@@ -153,17 +168,20 @@ fn shortcut<E: Stored>(
         false => pad_shortcut::forward(&shape, n, &values(&from), &mut expected),
         true => pad_shortcut::backward(&shape, n, &values(&from), &mut expected),
     }
-    let (from, mut to) = (gpu.upload(&from)?, gpu.poisoned::<E>(to_len)?);
+    let mut sets = Vec::new();
+    for _ in 0..gpu.sets((from_len + to_len) * size_of::<E>()) {
+        sets.push((gpu.upload(&from)?, gpu.poisoned::<E>(to_len)?));
+    }
     let count = gpu.upload(&[n as i32])?;
     let device = gpu.device.clone();
-    let launch = move |to: &mut DeviceBuffer<E>| {
+    let launch = move |(from, to): &mut Pair<E, E>| {
         let batch = Batch { bucket: n, count: count.view() };
         match backward {
             false => pad_shortcut::cuda::forward(&device, &shape, batch, from.view(), to.view_mut()),
             true => pad_shortcut::cuda::backward(&device, &shape, batch, from.view(), to.view_mut()),
         }
     };
-    launch(&mut to)?;
-    gpu.check(to.view(), &expected, 0.0)?;
-    gpu.replayed(move |_| launch(&mut to))
+    launch(&mut sets[0])?;
+    gpu.check(sets[0].1.view(), &expected, 0.0)?;
+    gpu.rotated(sets, launch)
 }

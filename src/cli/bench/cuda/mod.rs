@@ -101,6 +101,18 @@ impl Gpu {
         if self.tiny { 2 } else { COLD_BYTES.div_ceil(bytes.max(1)).clamp(1, MAX_SETS) }
     }
 
+    /// The time of a launch over these sets of buffers in turn.
+    fn rotated<T: 'static>(
+        &self,
+        mut sets: Vec<T>,
+        mut launch: impl FnMut(&mut T) -> Result<(), CudaError> + 'static,
+    ) -> Result<Timed, Failure> {
+        self.replayed(move |i| {
+            let at = i % sets.len();
+            launch(&mut sets[at])
+        })
+    }
+
     /// The time of one of `launch(0), launch(1), ...`, replayed from a graph of many. They launch and do nothing else.
     fn replayed(
         &self,

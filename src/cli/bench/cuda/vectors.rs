@@ -86,10 +86,7 @@ fn mean(gpu: &Gpu, seed: u64, numel: usize) -> Result<Timed, Failure> {
     };
     launch(&mut sets[0])?;
     gpu.check(sets[0].1.view(), &expected, 0.0)?;
-    gpu.replayed(move |i| {
-        let at = i % sets.len();
-        launch(&mut sets[at])
-    })
+    gpu.rotated(sets, launch)
 }
 
 fn scaled(gpu: &Gpu, seed: u64, numel: usize) -> Result<Timed, Failure> {
