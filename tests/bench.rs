@@ -150,6 +150,16 @@ fn layers_of_a_step_add_up() {
     assert!((sum("flops") / flops - 1.0).abs() < 0.01, "{} of {flops}", sum("flops"));
     assert!(document["peak_flops_per_s"].as_f64().unwrap() > 1e8);
 
+    let (code, out, error) =
+        bench(&["cpu", "resnet20", "--batch", "2", "--repeats", "1", "--bf16", "--json"]);
+    assert_eq!(code, Some(0), "{error}");
+    let narrow: Value = serde_json::from_str(&out).unwrap();
+    let ratio = |key: &str| narrow[key].as_f64().unwrap() / document[key].as_f64().unwrap();
+    assert_eq!(ratio("output_bytes"), 0.5);
+    // Filters are f32 in both.
+    assert!((0.5..0.8).contains(&ratio("bytes")), "{}", ratio("bytes"));
+    assert!((8.0..16.0).contains(&document["passes"].as_f64().unwrap()), "{}", document["passes"]);
+
     let (code, _, error) = bench(&["cpu", "resnet21"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("resnet21") && error.contains("resnet20"), "{error}");

@@ -32,14 +32,15 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Least cosine of the gradients in bf16 and f32. Rounding flips ReLUs, and batch norms over few pixels amplify that: PyTorch's
-/// autocast gives 0.987 to 0.991 (resnet20) and 0.954 to 0.961 (resnet18) at these sizes, and 0.06 to 0.25 for resnet50,
-/// whose last stages see one or two pixels an image.
-fn network_cosine(name: &str) -> f64 {
-    match name {
-        "resnet50" => 0.0,
-        "resnet18" => 0.93,
-        _ => 0.97,
+/// Least cosine of the gradients in bf16 and f32, and largest distance of the running statistics, relative to their size.
+/// Rounding flips ReLUs, and batch norms over few pixels amplify that: PyTorch's autocast gives a cosine of 0.987 to 0.991
+/// (resnet20) and 0.954 to 0.961 (resnet18) at these sizes, and 0.06 to 0.25 for resnet50, whose last stages see one or two
+/// pixels an image.
+fn bounds(network: &str) -> (f64, f64) {
+    match network {
+        "resnet50" => (0.0, 0.05),
+        "resnet18" => (0.93, 0.002),
+        _ => (0.97, 0.002),
     }
 }
 
@@ -47,6 +48,7 @@ fn network_cosine(name: &str) -> f64 {
 fn a_step_is_near_that_of_f32() {
     for network in NETWORKS {
         let plan = plan(network);
+        let (least_cosine, most_apart) = bounds(network.0);
         let (mut wide, mut narrow) = (Net::<f32>::stored(plan.clone()), Net::<bf16>::stored(plan));
         let batch = wide.batch(1, BATCH);
         let (expected, found) = (wide.step(&batch).loss_sum, narrow.step(&batch).loss_sum);
@@ -54,14 +56,14 @@ fn a_step_is_near_that_of_f32() {
         let cosine = cosine(&wide.grad, &narrow.grad);
         println!("{}: loss {apart:.4} apart, gradients' cosine {cosine:.4}", network.0);
         assert!(apart < 0.05, "{}: loss {found}, in f32 {expected}", network.0);
-        assert!(cosine > network_cosine(network.0), "{}: cosine of the gradients is {cosine}", network.0);
-        for (found, expected) in narrow.stats.iter().zip(&wide.stats) {
-            assert!(
-                (found - expected).abs() <= 0.1 * expected.abs().max(0.2),
-                "{}: {found}, {expected}",
-                network.0
-            );
-        }
+        assert!(cosine > least_cosine, "{}: cosine of the gradients is {cosine}", network.0);
+        let size =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let apart = size(&mut narrow.stats.iter().zip(&wide.stats).map(|(a, b)| a - b));
+        // vgg11 has none.
+        let apart = apart / size(&mut wide.stats.iter().copied()).max(f64::MIN_POSITIVE);
+        println!("{}: statistics {apart:.5} of their size apart", network.0);
+        assert!(apart < most_apart, "{}: statistics {apart} of their size apart", network.0);
         assert!(narrow.executor.memory_bytes() < wide.executor.memory_bytes(), "{}", network.0);
     }
 }

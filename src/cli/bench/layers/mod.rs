@@ -105,7 +105,10 @@ pub(super) fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(medians) => {
             let rows = rows(&plan, (options.batch, element_bytes), &medians, flops, copy_bytes);
             let setting = super::setting(options.seed, None, false);
-            print(&setting, &options, &rows, flops, copy_bytes);
+            let output_bytes = plan.layers().iter().map(|layer| plan.tensor(layer.y).numel()).sum::<usize>()
+                * options.batch
+                * element_bytes;
+            print(&setting, &options, &rows, output_bytes, (flops, copy_bytes));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -223,25 +226,39 @@ impl Work {
     }
 }
 
-fn print(setting: &Setting, options: &Options, rows: &[LayerRow], flops: f64, copy_bytes: f64) {
+fn print(
+    setting: &Setting,
+    options: &Options,
+    rows: &[LayerRow],
+    output_bytes: usize,
+    (flops, copy_bytes): (f64, f64),
+) {
     let total: f64 = rows.iter().map(|row| row.median_s).sum();
+    let bytes: f64 = rows.iter().map(|row| row.bytes).sum();
+    let passes = bytes / output_bytes as f64;
     let images_per_s = options.batch as f64 / total;
     if options.json {
         let document = serde_json::json!({
             "setting": setting, "model": options.model, "stem": options.stem, "batch": options.batch,
-            "peak_flops_per_s": flops, "copy_bytes_per_s": copy_bytes, "images_per_s": images_per_s, "rows": rows,
+            "peak_flops_per_s": flops, "copy_bytes_per_s": copy_bytes, "images_per_s": images_per_s,
+            "bytes": bytes, "output_bytes": output_bytes, "passes": passes, "rows": rows,
         });
         return say(&serde_json::to_string_pretty(&document).unwrap_or_default());
     }
     say(&format!("{setting}"));
     say(&format!(
-        "peak {} FLOP/s, copy {} bytes/s; {} b = {}: forward and backward {}, {} images/s\n",
+        "peak {} FLOP/s, copy {} bytes/s; {} b = {}: forward and backward {}, {} images/s",
         count(flops),
         count(copy_bytes),
         options.model,
         options.batch,
         time(total),
         count(images_per_s)
+    ));
+    say(&format!(
+        "reads and writes {} bytes: {passes:.1} passes over the outputs of its layers, {} bytes\n",
+        count(bytes),
+        count(output_bytes as f64)
     ));
     let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
     let header =
