@@ -1,7 +1,7 @@
 //! The backward pass of [`Executor`].
 
 use super::clock::Pass;
-use super::executor::{DropoutSeed, Executor, disjoint, rows};
+use super::executor::{DropoutSeed, Executor, Packing, disjoint, rows};
 use super::forward::{avg_pool_shape, max_pool_shape, pad_shape};
 use super::memory::GradTarget;
 use super::plan::{Layer, Op};
@@ -16,7 +16,7 @@ impl<E: CpuElement> Executor<E> {
         let plan = self.plan.clone();
         for (i, layer) in plan.layers().iter().enumerate().rev() {
             match &layer.op {
-                Op::Conv2d { .. } => self.conv_backward(i, layer, n, grad),
+                Op::Conv2d { .. } => self.conv_backward(i, layer, n, params, grad),
                 Op::BatchNorm2d { .. } => self.batch_norm_backward(i, layer, n, params, grad),
                 _ => self.plain_backward(i, layer, n, seed),
             }
@@ -29,8 +29,8 @@ impl<E: CpuElement> Executor<E> {
         }
     }
 
-    fn conv_backward(&mut self, i: usize, layer: &Layer, n: usize, grad: &mut [f32]) {
-        let Self { plan, arena, packed, filters, scratch, clock, .. } = self;
+    fn conv_backward(&mut self, i: usize, layer: &Layer, n: usize, params: &[f32], grad: &mut [f32]) {
+        let Self { plan, arena, packed, packing, filters, scratch, clock, .. } = self;
         let Op::Conv2d { shape, filter, bias, relu } = &layer.op else {
             unreachable!("{} is no convolution", layer.name)
         };
@@ -46,11 +46,16 @@ impl<E: CpuElement> Executor<E> {
         }
         let [x, dy] = [plan.slot(layer.x), slots.dy].map(|slot| &arena[slot.range(n)]);
         let conv = conv2d::passes::<E>(shape, filters[i].algorithms);
-        conv.wgrad(n, x, dy, &mut grad[plan.params()[*filter].range.clone()], scratch);
+        let filter = plan.params()[*filter].range.clone();
+        conv.wgrad(n, x, dy, &mut grad[filter.clone()], scratch);
         clock.end(i, Pass::Wgrad);
         if let Some(dx) = slots.dx.slot() {
             let [dy, dx] = disjoint(arena, [slots.dy.range(n), dx.range(n)]);
-            conv.dgrad(n, dy, &packed[filters[i].dgrad.clone()], dx, scratch);
+            let packed = &mut packed[filters[i].dgrad.clone()];
+            if *packing == Packing::OnUse {
+                conv.pack_dgrad(&params[filter], packed);
+            }
+            conv.dgrad(n, dy, packed, dx, scratch);
         }
     }
 

@@ -25,6 +25,18 @@ pub struct DropoutSeed {
     pub index: u64,
 }
 
+/// When filters are packed: brought into the order in which a pass reads them. Results are the same bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// By [`Executor::load_params`], all of them, for every pass until the parameters change: for several batches with the
+    /// same parameters.
+    #[default]
+    Kept,
+    /// By each pass that reads one, into memory for the largest: for one batch between updates. Takes the memory of one
+    /// filter instead of two forms of all, and a filter is in the cache when it is read.
+    OnUse,
+}
+
 /// A network's activations, packed filters and scratch memory on the CPU; activations and their gradients are stored as `E`,
 /// f32 or bf16, and everything else is f32.
 ///
@@ -41,6 +53,7 @@ pub struct Executor<E = f32> {
     /// Batch mean and inverse standard deviation, in the ranges of the running mean and variance.
     pub(super) saved: Vec<f32>,
     pub(super) packed: Aligned<f32>,
+    pub(super) packing: Packing,
     pub(super) filters: Vec<PackedFilter>,
     pub(super) scratch: Aligned<f32>,
     pub(super) clock: Clock,
@@ -69,9 +82,17 @@ impl<E: CpuElement> Executor<E> {
     /// # Errors
     /// [`NnError::OutOfMemory`] if a buffer cannot be allocated.
     pub fn new(plan: Arc<Plan>) -> Result<Self, NnError> {
+        Self::with_packing(plan, Packing::default())
+    }
+
+    /// The same with a choice of when filters are packed.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_packing(plan: Arc<Plan>, packing: Packing) -> Result<Self, NnError> {
         // First: what fits into memory is far from overflowing the products below.
         let arena = Aligned::zeroed(plan.memory().numel, "activations")?;
-        let (filters, packed_len) = packed_filters::<E>(&plan);
+        let (filters, packed_len) = packed_filters::<E>(&plan, packing);
         let scratch_len = plan.layers().iter().map(|layer| scratch_len::<E>(&plan, layer)).max().unwrap_or(0);
         let logits_len = plan.max_batch() * plan.classes();
         Ok(Self {
@@ -81,6 +102,7 @@ impl<E: CpuElement> Executor<E> {
             argmax: Aligned::zeroed(plan.memory().argmax_bytes, "max-pool positions")?,
             saved: vec![0.0; plan.num_stats()],
             packed: Aligned::zeroed(packed_len, "packed filters")?,
+            packing,
             filters,
             scratch: Aligned::zeroed(scratch_len, "scratch")?,
             plan,
@@ -110,12 +132,16 @@ impl<E: CpuElement> Executor<E> {
         self.clock.times()
     }
 
-    /// Packs the filters; call after each change of the parameters.
+    /// Takes the parameters, and packs the filters if they are [`Packing::Kept`]; call after each change of the parameters.
     ///
     /// # Errors
     /// [`NnError::Length`].
     pub fn load_params(&mut self, params: &[f32]) -> Result<(), NnError> {
         check_len("params", self.plan.num_params(), params.len())?;
+        self.loaded = true;
+        if self.packing == Packing::OnUse {
+            return Ok(());
+        }
         for (layer, packed) in self.plan.layers().iter().zip(&self.filters) {
             if let Op::Conv2d { shape, filter, .. } = &layer.op {
                 let filter = &params[self.plan.params()[*filter].range.clone()];
@@ -126,7 +152,6 @@ impl<E: CpuElement> Executor<E> {
                 }
             }
         }
-        self.loaded = true;
         Ok(())
     }
 
@@ -274,12 +299,15 @@ fn check_labels(labels: &[u32], classes: usize) -> Result<(), NnError> {
     }
 }
 
-/// Ranges of each layer's packed filters, and their total length. The first layer has no input gradient.
-fn packed_filters<E: CpuElement>(plan: &Plan) -> (Vec<PackedFilter>, usize) {
-    let mut end = 0;
+/// Ranges of each layer's packed filters, and the length of their memory. The first layer has no input gradient.
+fn packed_filters<E: CpuElement>(plan: &Plan, packing: Packing) -> (Vec<PackedFilter>, usize) {
+    let (mut end, mut memory_len) = (0, 0);
     let mut next = |len: usize| {
         let start = end;
-        end = (start + len).next_multiple_of(16);
+        memory_len = memory_len.max(start + len);
+        if packing == Packing::Kept {
+            end = (start + len).next_multiple_of(16);
+        }
         start..start + len
     };
     let filters = plan
@@ -298,7 +326,7 @@ fn packed_filters<E: CpuElement>(plan: &Plan) -> (Vec<PackedFilter>, usize) {
             _ => PackedFilter::default(),
         })
         .collect();
-    (filters, end)
+    (filters, memory_len)
 }
 
 /// Scratch of a layer at the largest batch.

@@ -1,7 +1,7 @@
 //! The forward pass of [`Executor`].
 
 use super::clock::Pass;
-use super::executor::{DropoutSeed, Executor, disjoint, rows};
+use super::executor::{DropoutSeed, Executor, Packing, disjoint, rows};
 use super::plan::{Layer, Op, Plan};
 use crate::ops::batchnorm2d::{self, Epilogue, Extent, Parameters, RunningStatistics, TrainStatistics};
 use crate::ops::conv2d::CpuElement;
@@ -20,17 +20,20 @@ pub(super) enum Mode<'a> {
 impl<E: CpuElement> Executor<E> {
     /// Computes all activations of `n` images from the image in the arena.
     pub(super) fn forward(&mut self, n: usize, params: &[f32], mut mode: Mode) {
-        let Self { plan, arena, argmax, saved, packed, filters, scratch, clock, .. } = self;
+        let Self { plan, arena, argmax, saved, packed, packing, filters, scratch, clock, .. } = self;
         for (i, layer) in plan.layers().iter().enumerate() {
             let [x, y] = [layer.x, layer.y].map(|id| plan.slot(id).range(n));
             match &layer.op {
-                Op::Conv2d { shape, bias, relu, .. } => {
+                Op::Conv2d { shape, filter, bias, relu } => {
                     let [x, y] = disjoint(arena, [x, y]);
                     let bias = bias.map(|index| &params[plan.params()[index].range.clone()]);
                     let epilogue = conv2d::Epilogue { bias, relu: *relu };
-                    let filter = &packed[filters[i].fprop.clone()];
-                    conv2d::passes::<E>(shape, filters[i].algorithms)
-                        .fprop(n, x, filter, epilogue, y, scratch);
+                    let conv = conv2d::passes::<E>(shape, filters[i].algorithms);
+                    let packed = &mut packed[filters[i].fprop.clone()];
+                    if *packing == Packing::OnUse {
+                        conv.pack_fprop(&params[plan.params()[*filter].range.clone()], packed);
+                    }
+                    conv.fprop(n, x, packed, epilogue, y, scratch);
                 }
                 Op::BatchNorm2d { shortcut, relu, .. } => {
                     let relu = *relu;

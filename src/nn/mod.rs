@@ -49,7 +49,7 @@ mod table;
 pub use builder::{BatchNormParams, Builder, Window};
 pub use clock::{LayerTime, Pass};
 pub use error::NnError;
-pub use executor::{DropoutSeed, Executor};
+pub use executor::{DropoutSeed, Executor, Packing};
 pub use inference::Inference;
 pub use memory::{GradTarget, LayerSlots, Memory, Slot};
 pub use plan::{Layer, LayerSummary, Op, Plan, TensorId, TensorShape};

@@ -1,6 +1,8 @@
 use super::Net;
+use half::bf16;
 use scadles::models::{self, ModelSpec, Stem};
-use scadles::nn::{DropoutSeed, Executor, NnError};
+use scadles::nn::{DropoutSeed, Executor, NnError, Packing, Plan};
+use scadles::ops::conv2d::CpuElement;
 use std::sync::Arc;
 
 /// One network of each kind: option A, bottleneck with pooling stem, VGG with dropout.
@@ -74,6 +76,30 @@ fn bytes_do_not_depend_on_the_number_of_threads() {
     assert!(one.iter().all(|(loss, grad, ..)| loss.loss_sum.is_finite() && grad.iter().any(|&g| g != 0.0)));
     for threads in [2, 3] {
         assert!(one == run(threads), "{threads} threads give other bytes than 1");
+    }
+}
+
+#[test]
+fn filters_packed_on_use_give_the_same_bytes_in_less_memory() {
+    fn check<E: CpuElement>(plan: Arc<Plan>) {
+        let mut nets = [Packing::Kept, Packing::OnUse].map(|packing| {
+            let mut net = Net::<E>::stored(plan.clone());
+            net.executor = Executor::with_packing(plan.clone(), packing).unwrap();
+            net.executor.load_params(&net.params).unwrap();
+            net
+        });
+        let batch = nets[0].batch(3, 4);
+        let [kept, on_use] = nets.each_mut().map(|net| {
+            net.step(&batch);
+            let loss = net.executor.evaluate(&batch.0, &batch.1, &net.params, &net.stats).unwrap();
+            (net.grad.clone(), net.stats.clone(), loss, net.executor.memory_bytes())
+        });
+        assert!((&kept.0, &kept.1, kept.2) == (&on_use.0, &on_use.1, on_use.2), "results differ");
+        assert!(on_use.3 < kept.3, "{} bytes on use, {} kept", on_use.3, kept.3);
+    }
+    for net in nets(4) {
+        check::<f32>(net.plan.clone());
+        check::<bf16>(net.plan);
     }
 }
 

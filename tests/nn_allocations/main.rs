@@ -2,7 +2,7 @@
 
 use half::bf16;
 use scadles::models::{self, ModelSpec, Stem};
-use scadles::nn::{DropoutSeed, Executor};
+use scadles::nn::{DropoutSeed, Executor, Packing};
 use scadles::ops::conv2d::CpuElement;
 use scadles::ops::input::ImageShape;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -32,11 +32,13 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_warm_step_allocates_nothing() {
-    steps::<f32>();
-    steps::<bf16>();
+    for packing in [Packing::Kept, Packing::OnUse] {
+        steps::<f32>(packing);
+        steps::<bf16>(packing);
+    }
 }
 
-fn steps<E: CpuElement>() {
+fn steps<E: CpuElement>(packing: Packing) {
     for (name, stem, width) in [
         ("resnet20", Stem::Cifar, 0.1),
         ("resnet50", Stem::Imagenet, 0.1),
@@ -49,7 +51,7 @@ fn steps<E: CpuElement>() {
         let plan = Arc::new(models::plan(&spec, 8).unwrap());
         let (params, mut stats) = (plan.init_params(1), plan.init_stats());
         let mut grad = vec![0.0; plan.num_params()];
-        let mut executor = Executor::<E>::new(plan).unwrap();
+        let mut executor = Executor::<E>::with_packing(plan, packing).unwrap();
         let (x, labels) = (vec![0.5; 8 * image.numel()], [1; 8]);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let counts = pool.install(|| {
@@ -66,6 +68,6 @@ fn steps<E: CpuElement>() {
             step(1);
             [3, 8, 0, 1, 5, 8, 2, 7].map(step)
         });
-        assert_eq!(counts, [0; 8], "{name}: allocations per step");
+        assert_eq!(counts, [0; 8], "{name}, {packing:?}: allocations per step");
     }
 }

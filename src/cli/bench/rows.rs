@@ -2,7 +2,7 @@
 
 use super::{Prepare, Row};
 use crate::models::{self, ModelSpec};
-use crate::nn::{DropoutSeed, Executor, Inference};
+use crate::nn::{DropoutSeed, Executor, Inference, Packing};
 use crate::ops::conv2d::CpuElement;
 use crate::optim::Sgd;
 use crate::rng::{Philox, Stream};
@@ -64,7 +64,8 @@ fn training_step<E: CpuElement>(model: &'static str, stem: Stem, batch: usize) -
             let mut grad = vec![0.0; plan.num_params()];
             let x = uniform(seed, batch * spec.image.numel());
             let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
-            let mut executor = Executor::<E>::new(Arc::clone(&plan)).expect("memory for the batch");
+            let mut executor =
+                Executor::<E>::with_packing(Arc::clone(&plan), Packing::OnUse).expect("memory for the batch");
             let mut sgd = Sgd::new(&OptimizerConfig::default(), plan.num_params()).expect("the defaults");
             let mut step = 0;
             Box::new(move || {

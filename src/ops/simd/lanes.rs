@@ -1,6 +1,7 @@
 //! A vector of f32 lanes: the few operations that the microkernels are written in, once per instruction set.
 
 use super::stored::Widen;
+use super::transpose;
 
 /// A vector of `LANES` f32 values.
 ///
@@ -50,6 +51,9 @@ pub trait Lanes: Widen {
 
     /// `max(self, 0)`.
     unsafe fn relu(self) -> Self;
+
+    /// Copies `LANES` rows of `LANES` values transposed: `to[j * to_pitch + i] = from[i * from_pitch + j]`.
+    unsafe fn transpose_block(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize);
 }
 
 /// Portable lanes: plain arithmetic over an array that the compiler vectorises as it can.
@@ -146,6 +150,12 @@ impl Lanes for Array8 {
     unsafe fn relu(self) -> Self {
         Self(self.0.map(|value| if value < 0.0 { 0.0 } else { value }))
     }
+
+    #[inline(always)]
+    unsafe fn transpose_block(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        // SAFETY: the caller vouches for the rows.
+        unsafe { transpose::plain(8, from, from_pitch, to, to_pitch) }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -153,7 +163,7 @@ pub(crate) use x86::{M256, M512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Lanes;
+    use super::{Lanes, transpose};
     use std::arch::x86_64::*;
 
     /// 16 lanes of AVX-512F.
@@ -240,6 +250,12 @@ mod x86 {
         unsafe fn relu(self) -> Self {
             // SAFETY: see the impl. The second operand is returned for NaN, so NaN stays visible.
             Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn transpose_block(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+            // SAFETY: see the impl.
+            unsafe { transpose::avx512(from, from_pitch, to, to_pitch) }
         }
     }
 
@@ -336,6 +352,12 @@ mod x86 {
         unsafe fn relu(self) -> Self {
             // SAFETY: see the impl. The second operand is returned for NaN, so NaN stays visible.
             Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn transpose_block(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+            // SAFETY: see the impl.
+            unsafe { transpose::avx2(from, from_pitch, to, to_pitch) }
         }
     }
 }

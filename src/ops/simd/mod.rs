@@ -3,6 +3,7 @@
 pub(crate) mod lanes;
 pub(crate) mod pairs;
 pub(crate) mod stored;
+mod transpose;
 
 pub use pairs::PairLevel;
 

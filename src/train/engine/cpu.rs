@@ -3,7 +3,7 @@
 use super::{ClusterStep, DeviceStep, Engine, StepOutcome};
 use crate::comm::Communicator;
 use crate::error::Result;
-use crate::nn::{DropoutSeed, Executor, Plan};
+use crate::nn::{DropoutSeed, Executor, Packing, Plan};
 use crate::ops::conv2d::CpuElement;
 use crate::ops::simd::SimdLevel;
 use crate::ops::softmax_xent::LossStats;
@@ -37,7 +37,9 @@ impl<E: CpuElement> CpuEngine<E> {
         hosted: usize,
         world_size: usize,
     ) -> Result<Self> {
-        let mut executor = Executor::new(Arc::clone(plan))?;
+        // One device: each filter is read once between updates.
+        let packing = if hosted == 1 { Packing::OnUse } else { Packing::Kept };
+        let mut executor = Executor::with_packing(Arc::clone(plan), packing)?;
         executor.load_params(&params)?;
         Ok(Self {
             executor,

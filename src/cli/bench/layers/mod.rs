@@ -7,7 +7,7 @@ use crate::cli::say;
 use crate::cli::table::table;
 use crate::metrics::format::count;
 use crate::models::{self, ModelSpec};
-use crate::nn::{DropoutSeed, Executor, Layer, LayerTime, Op, Pass, Plan};
+use crate::nn::{DropoutSeed, Executor, Layer, LayerTime, Op, Packing, Pass, Plan};
 use crate::ops::conv2d::CpuElement;
 use crate::train::config::Stem;
 use clap::Parser;
@@ -133,7 +133,7 @@ fn medians<E: CpuElement>(
     let mut grad = vec![0.0; plan.num_params()];
     let x = super::rows::uniform(seed, batch * plan.image().numel());
     let labels: Vec<u32> = (0..batch).map(|i| (i % plan.classes()) as u32).collect();
-    let mut executor = Executor::<E>::new(Arc::clone(plan))?;
+    let mut executor = Executor::<E>::with_packing(Arc::clone(plan), Packing::OnUse)?;
     executor.load_params(&params)?;
     executor.clock_layers(true);
     let mut times: BTreeMap<(usize, Pass), Vec<f64>> = BTreeMap::new();

@@ -11,6 +11,7 @@ mod algorithms;
 mod bf16;
 mod element;
 mod gather;
+mod level;
 mod pack;
 mod passes;
 mod patch;

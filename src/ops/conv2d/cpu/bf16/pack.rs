@@ -6,6 +6,7 @@
 use crate::element::Element;
 use crate::ops::conv2d::cpu::gather::{CHANNEL_ROUND, Gather};
 use crate::ops::conv2d::cpu::patch;
+use crate::ops::conv2d::cpu::product::Output;
 use crate::ops::simd::pairs::PairLevel;
 use crate::shape::Conv2dShape;
 use half::bf16;
@@ -41,8 +42,11 @@ pub(super) fn packed_len(gather: &Gather) -> usize {
     2 * panel_rows(gather) * gather.c_out.next_multiple_of(CHANNEL_ROUND)
 }
 
-/// Input channels that `fprop` packs at a time: one cache line of the filter.
-const PACK_CHANNELS: usize = 16;
+/// Input channels that `fprop` packs at a time: a few cache lines of the filter, whose rows of the panel stay in the L1 cache.
+const PACK_CHANNELS: usize = 64;
+
+/// Rows of all panels that one unit of `dgrad` packs: it reads the filter in its order in memory.
+const UNIT_ROWS: usize = 16;
 
 /// Packs for `fprop`: output channel k, input channel c.
 pub(super) fn fprop(level: PairLevel, shape: &Conv2dShape, filter: &[f32], packed: &mut [bf16]) {
@@ -82,31 +86,37 @@ pub(super) fn dgrad(
     packed: &mut [bf16],
 ) {
     let (taps, channels) = taps_and_channels(gather);
-    panels(level, gather, packed).for_each(|(c_first, width, panel)| {
-        let lanes = width.min(shape.c - c_first);
-        // The filter's values for input `channel` of the depth under `tap`.
-        let source = |tap: usize, channel: usize| {
-            let channel = tap * channels + channel;
-            let (tap, k) = (channel / shape.k, channel % shape.k);
-            let r = gather.rows.filter_first + tap / gather.cols.taps * gather.rows.filter_step;
-            let s = gather.cols.filter_first + tap % gather.cols.taps * gather.cols.filter_step;
-            let first = ((k * shape.r + r) * shape.s + s) * shape.c + c_first;
-            &filter[first..first + lanes]
-        };
-        let (pairs, _) = panel.as_chunks_mut::<2>();
-        let mut rows = pairs.chunks_exact_mut(width);
-        for tap in 0..taps {
-            for (channel, row) in (0..channels).step_by(2).zip(&mut rows) {
-                let (row, past) = row.split_at_mut(lanes);
-                let first = source(tap, channel);
-                if channel + 1 < channels {
-                    for ((pair, &a), &b) in row.iter_mut().zip(first).zip(source(tap, channel + 1)) {
-                        *pair = [Element::from_f32(a), Element::from_f32(b)];
-                    }
-                } else {
-                    for (pair, &a) in row.iter_mut().zip(first) {
-                        *pair = [Element::from_f32(a), bf16::ZERO];
-                    }
+    // The filter's values, for all output channels, of input `channel` of the depth under `tap`.
+    let source = |tap: usize, channel: usize| {
+        let channel = tap * channels + channel;
+        let (tap, k) = (channel / shape.k, channel % shape.k);
+        let r = gather.rows.filter_first + tap / gather.cols.taps * gather.rows.filter_step;
+        let s = gather.cols.filter_first + tap % gather.cols.taps * gather.cols.filter_step;
+        &filter[((k * shape.r + r) * shape.s + s) * shape.c..][..shape.c]
+    };
+    let (rows, tap_rows) = (panel_rows(gather), channels.div_ceil(2));
+    debug_assert_eq!(rows, taps * tap_rows);
+    let output = Output(packed.as_mut_ptr().cast::<[bf16; 2]>());
+    (0..rows.div_ceil(UNIT_ROWS)).into_par_iter().for_each(|unit| {
+        let output = &output;
+        for row in unit * UNIT_ROWS..rows.min((unit + 1) * UNIT_ROWS) {
+            let (tap, channel) = (row / tap_rows, row % tap_rows * 2);
+            let first = source(tap, channel);
+            let second = (channel + 1 < channels).then(|| source(tap, channel + 1));
+            for c_first in (0..shape.c).step_by(panel_width(level)) {
+                let width = width_at(level, gather, c_first);
+                // SAFETY: the row of this panel, which no other unit touches; it lies inside `packed`, whose length the
+                // caller has checked.
+                let row = unsafe {
+                    std::slice::from_raw_parts_mut(output.0.wrapping_add(c_first * rows + row * width), width)
+                };
+                let (row, past) = row.split_at_mut(width.min(shape.c - c_first));
+                let first = row.iter_mut().zip(&first[c_first..]);
+                match second {
+                    Some(second) => first
+                        .zip(&second[c_first..])
+                        .for_each(|((pair, &a), &b)| *pair = [Element::from_f32(a), Element::from_f32(b)]),
+                    None => first.for_each(|(pair, &a)| *pair = [Element::from_f32(a), bf16::ZERO]),
                 }
                 past.fill([bf16::ZERO; 2]);
             }

@@ -1,8 +1,8 @@
 //! The filter as products: `[panel][position][input channel][panel width]`, made once per parameter update.
 
-use super::level::{self, Work};
 use super::plane::{Source, Target, map_plane};
 use super::scheme::Scheme;
+use crate::ops::conv2d::cpu::level::{self, Work};
 use crate::ops::conv2d::cpu::pack::panel_width;
 use crate::ops::conv2d::cpu::product::Output;
 use crate::ops::simd::SimdLevel;
@@ -93,15 +93,22 @@ type Taps = [[[f32; MAX_WIDTH]; UNIT_CHANNELS]; 9];
 
 impl<S: Scheme<A, M>, const A: usize, const M: usize> Unit<'_, S, A, M> {
     /// Copies the taps, output channels innermost.
-    fn gather(&self, taps: &mut Taps) {
+    ///
+    /// # Safety
+    /// `V`'s instructions are available.
+    #[inline(always)]
+    unsafe fn gather<V: Lanes>(&self, taps: &mut Taps) {
         let Conv2dShape { c, .. } = *self.shape;
         match self.pass {
             Pass::Fprop => {
                 for (tap, rows) in taps.iter_mut().enumerate() {
-                    for lane in 0..self.width {
-                        let first = ((self.first_out + lane) * 9 + tap) * c + self.first_in;
-                        for (row, &value) in rows.iter_mut().zip(&self.filter[first..first + UNIT_CHANNELS]) {
-                            row[lane] = value;
+                    for lane in (0..self.width).step_by(V::LANES) {
+                        for channel in (0..UNIT_CHANNELS).step_by(V::LANES) {
+                            let first = ((self.first_out + lane) * 9 + tap) * c + self.first_in + channel;
+                            let (from, to) =
+                                (&self.filter[first..], &mut rows[channel..].as_flattened_mut()[lane..]);
+                            // SAFETY: channels and widths are multiples of the vector's; the filter has them from here on.
+                            unsafe { V::transpose_block(from.as_ptr(), 9 * c, to.as_mut_ptr(), MAX_WIDTH) };
                         }
                     }
                 }
@@ -122,7 +129,8 @@ impl<S: Scheme<A, M>, const A: usize, const M: usize> Work for Unit<'_, S, A, M>
     #[inline(always)]
     unsafe fn run<V: Lanes, const MR: usize, const NV: usize>(self) {
         let mut taps: Taps = [[[0.0; MAX_WIDTH]; UNIT_CHANNELS]; 9];
-        self.gather(&mut taps);
+        // SAFETY: `V`'s instructions are available.
+        unsafe { self.gather::<V>(&mut taps) };
         for channel in 0..UNIT_CHANNELS {
             for lane in (0..self.width).step_by(V::LANES) {
                 let offset = (self.first_in + channel) * self.width + lane;

@@ -27,7 +27,6 @@
 
 mod filter;
 mod lanes;
-mod level;
 mod multiply;
 mod plane;
 mod product;

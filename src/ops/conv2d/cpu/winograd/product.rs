@@ -1,12 +1,12 @@
 //! `fprop` and `dgrad`: blocks of tiles, each transformed, multiplied and transformed back within the scratch.
 
 use super::lanes::{Lane, over_lanes};
-use super::level::{self, Work};
 use super::multiply::{self, multiply};
 use super::plane::{Products, map_plane};
 use super::scheme::Scheme;
 use super::split::Split;
 use super::tiles::Tiles;
+use crate::ops::conv2d::cpu::level::{self, Work};
 use crate::ops::conv2d::cpu::pack::panel_width;
 use crate::ops::conv2d::cpu::product::{Epilogue, Output};
 use crate::ops::simd::SimdLevel;

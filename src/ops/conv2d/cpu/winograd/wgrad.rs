@@ -5,11 +5,11 @@
 //! a thread sums all positions of a few channels and adds them to the filter gradient after each block.
 
 use super::lanes::{Lane, over_lanes};
-use super::level::{self, Work};
 use super::plane::{Products, Target, map_plane};
 use super::scheme::Scheme;
 use super::split::Split;
 use super::tiles::Tiles;
+use crate::ops::conv2d::cpu::level::{self, Work};
 use crate::ops::conv2d::cpu::product::Output;
 use crate::ops::conv2d::cpu::wgrad::k_tiles;
 use crate::ops::conv2d::cpu::wgrad_tile::{Block, PixelPair};
