@@ -423,4 +423,11 @@ pub struct LengthConfig {
     pub threads: usize,
     /// Folder for metrics, report and final parameters. Default `runs/<name>`.
     pub out: Option<PathBuf>,
+    /// Address of the live page, as `127.0.0.1:9464`; others than loopback need a token. Default: no page.
+    pub serve: Option<String>,
+    /// File with the live page's token. Default: the environment variable `SCADLES_TOKEN`, if set.
+    pub serve_token_file: Option<PathBuf>,
+    /// A run without a step or evaluation for this many seconds has stalled, says `/healthz`; above 0, at most 1e9.
+    /// Default 300.
+    pub stall_limit_s: f64,
 }

@@ -118,6 +118,16 @@ impl Default for DgcConfig {
 
 impl Default for LengthConfig {
     fn default() -> Self {
-        Self { steps: 120, max_time_s: 0.0, target_accuracy: 0.0, eval_every: 20, threads: 0, out: None }
+        Self {
+            steps: 120,
+            max_time_s: 0.0,
+            target_accuracy: 0.0,
+            eval_every: 20,
+            threads: 0,
+            out: None,
+            serve: None,
+            serve_token_file: None,
+            stall_limit_s: 300.0,
+        }
     }
 }

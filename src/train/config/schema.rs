@@ -190,6 +190,9 @@ const RUN: &[Field] = &[
     field("eval-every", Kind::Count),
     field("threads", Kind::Count),
     field("out", Kind::Text),
+    field("serve", Kind::Text),
+    field("serve-token-file", Kind::Text),
+    field("stall-limit-s", Kind::Number),
 ];
 
 impl Kind {
@@ -266,6 +269,8 @@ mod tests {
         full.data.dir = Some("d".into());
         full.buffer.spill_dir = Some("s".into());
         full.run.out = Some("o".into());
+        full.run.serve = Some("127.0.0.1:1".into());
+        full.run.serve_token_file = Some("t".into());
         let mut configs = vec![full];
         let mut with = |change: &dyn Fn(&mut RunConfig)| {
             let mut config = RunConfig::default();

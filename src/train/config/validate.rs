@@ -5,6 +5,7 @@ use super::{
     ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, GateConfig, OptimizerKind,
     Partition, RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
 };
+use crate::metrics::serve::parse_address;
 use crate::models;
 
 /// Names of the published rate lists.
@@ -306,7 +307,16 @@ impl RunConfig {
         not_negative("run.max-time-s", run.max_time_s)?;
         share("run.target-accuracy", run.target_accuracy)?;
         within("run.eval-every", run.eval_every, 1, 1_000_000_000)?;
-        within("run.threads", run.threads, 0, 1024)
+        within("run.threads", run.threads, 0, 1024)?;
+        above_zero("run.stall-limit-s", run.stall_limit_s)?;
+        between("run.stall-limit-s", run.stall_limit_s, 0.0, MAX_WAIT_S)?;
+        match &run.serve {
+            Some(address) if parse_address(address).is_none() => {
+                let expected = "an address and port, as \"127.0.0.1:9464\"";
+                Err(out_of_range("run.serve", format!("\"{}\"", super::check::short(address)), expected))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
