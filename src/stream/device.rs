@@ -71,6 +71,9 @@ pub trait DeviceStream: Send {
     /// Ends a step: applies the buffer policy to what is left over.
     fn after_step(&mut self, now: Duration) -> Result<(), StreamError>;
 
+    /// Drops all held samples but the newest `keep`, under truncation; the other policies do not drop by age.
+    fn keep_newest(&mut self, keep: usize);
+
     /// Rate for the batch rule `b_i = S_i`.
     fn rate(&self, now: Duration) -> SamplesPerSec;
 

@@ -96,6 +96,10 @@ impl DeviceStream for VirtualStream {
         Ok(())
     }
 
+    fn keep_newest(&mut self, keep: usize) {
+        self.buffer.after_step(keep);
+    }
+
     fn rate(&self, now: Duration) -> SamplesPerSec {
         self.source.rate(now)
     }

@@ -6,6 +6,7 @@
 mod check;
 mod compression;
 mod defaults;
+mod drift;
 mod error;
 mod load;
 mod locate;
@@ -18,6 +19,7 @@ pub use crate::nearest::nearest;
 pub use compression::{
     CompressionConfig, DgcConfig, GateConfig, IndexCoding, TopKConfig, TopKScope, ValueCoding,
 };
+pub use drift::{DriftConfig, DriftReaction, PageHinkleyConfig};
 pub use error::{ConfigError, Location, Problem};
 pub use overrides::Override;
 
@@ -54,6 +56,8 @@ pub struct RunConfig {
     pub injection: InjectionConfig,
     /// Batch-norm statistics across devices.
     pub batch_norm: BatchNormStatistics,
+    /// Detection of change in the streams.
+    pub drift: DriftConfig,
     /// Length of the run, evaluation, output.
     pub run: LengthConfig,
 }

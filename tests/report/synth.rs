@@ -81,6 +81,8 @@ pub fn run(shape: &Shape) -> RunRecord {
                     .iter()
                     .map(|&rate| (rate * shape.step_s * step as f64) as u64)
                     .collect(),
+                device_loss: vec![2.3 - 2.0 * progress(step); shape.devices],
+                drift: Vec::new(),
             }
         })
         .collect();

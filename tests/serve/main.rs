@@ -6,7 +6,7 @@ mod prometheus;
 
 use client::{Answer, Client, get, get_with, raw};
 use prometheus::Metrics;
-use scadles::metrics::record::{EndReason, EvalRecord, Event, StepRecord};
+use scadles::metrics::record::{DriftKind, DriftRecord, EndReason, EvalRecord, Event, StepRecord};
 use scadles::metrics::serve::{LiveServer, ServeOptions};
 use scadles::metrics::sink::Sink;
 use scadles::train::config::RunConfig;
@@ -16,6 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const TOKEN: &str = "correct-horse-battery";
+
+const DRIFT: DriftRecord = DriftRecord { device: 1, kind: DriftKind::Labels, value: 0.7, threshold: 0.25 };
 
 fn server_at(address: &str, token: Option<&str>, stall_limit_s: f64) -> LiveServer {
     let mut run = RunConfig::default().run;
@@ -56,6 +58,8 @@ fn step(number: u64) -> StepRecord {
         occupancy_bytes: vec![9216, 12_288],
         dropped_samples: vec![5, 0],
         arrived_samples: vec![18, 24],
+        device_loss: vec![1.0, f64::NAN],
+        drift: if number == 3 { vec![DRIFT] } else { Vec::new() },
         ..StepRecord::default()
     }
 }
@@ -124,6 +128,9 @@ fn metrics_are_valid_and_add_up() {
         let shown = ["0", "1"].map(|device| metrics.value(name, &[("device", device)]));
         assert_eq!(shown, values, "{name}");
     }
+    assert_eq!(metrics.value("scadles_drifts_total", &[("changed", "labels")]), 1.0);
+    assert_eq!(metrics.value("scadles_drifts_total", &[("changed", "loss")]), 0.0);
+    assert!(metrics.value("scadles_device_loss", &[("device", "1")]).is_nan());
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(metrics.value("scadles_build_info", &[("version", version)]), 1.0);
     let labels = [

@@ -200,7 +200,7 @@ mod tests {
         assert!(token.is("from-the-file-16+") && !token.is("from-the-environment"));
         assert!(!token.is("from-the-file-16") && !token.is(""));
         assert_eq!(format!("{token:?}"), "Token(..)");
-        for weak in ["", "short", "has blanks in between", "ümläutümläutümläut"] {
+        for weak in ["", "feeble", "has blanks in between", "ümläutümläutümläut"] {
             let error = options("127.0.0.1:1", None, Some(weak)).unwrap_err().to_string();
             assert!(error.contains("SCADLES_TOKEN") && (weak.is_empty() || !error.contains(weak)), "{error}");
         }

@@ -3,7 +3,7 @@
 //! One thread writes it, those of the connections read it; the training thread never waits for its lock.
 
 use super::note::Note;
-use crate::metrics::record::{EndReason, EvalRecord, Event, StepRecord};
+use crate::metrics::record::{DriftKind, EndReason, EvalRecord, Event, StepRecord};
 use crate::metrics::sink::end_words;
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -31,6 +31,8 @@ pub(super) struct Totals {
     pub total_dense_bytes: u64,
     pub total_injected_bytes: u64,
     pub total_compressed_steps: u64,
+    pub total_loss_drifts: u64,
+    pub total_label_drifts: u64,
     pub total_step_s: f64,
     pub total_wait_s: f64,
     pub total_compute_s: f64,
@@ -45,6 +47,9 @@ impl Totals {
         self.total_dense_bytes = self.total_dense_bytes.saturating_add(step.dense_bytes);
         self.total_injected_bytes = self.total_injected_bytes.saturating_add(step.injected_bytes);
         self.total_compressed_steps += u64::from(step.compressed);
+        let drifts = |kind| step.drift.iter().filter(|drift| drift.kind == kind).count() as u64;
+        self.total_loss_drifts += drifts(DriftKind::Loss);
+        self.total_label_drifts += drifts(DriftKind::Labels);
         self.total_step_s += step.step_s;
         self.total_wait_s += step.wait_s;
         self.total_compute_s += step.compute_s;

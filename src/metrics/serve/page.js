@@ -43,6 +43,7 @@
     var line = document.createElement("p");
     line.className = "warn"; line.textContent = text;
     byId("warnings").appendChild(line);
+    while (byId("warnings").childElementCount > 8) { byId("warnings").firstChild.remove(); }
   };
 
   // Charts.
@@ -299,7 +300,12 @@
     switch (record.event) {
       case "start": reset(record); status("live", "live"); break;
       case "warning": warn(record.text); break;
-      case "step": addStep(record); break;
+      case "step":
+        addStep(record);
+        (record.drift || []).forEach(function (drift) {
+          warn("Step " + record.step + ": the " + drift.kind + " of device " + drift.device + " changed (drift).");
+        });
+        break;
       case "eval": evals.push(record); lastEval = record; break;
       case "end": ended = record.end; status(ended === "diverged" ? "bad" : "", "run ended: " + (words[ended] || ended)); break;
     }

@@ -47,6 +47,8 @@ pub(super) fn text(state: &Snapshot) -> String {
         "Bytes of samples shared between devices.",
         totals.total_injected_bytes,
     );
+    let drifts = [("loss", totals.total_loss_drifts), ("labels", totals.total_label_drifts)];
+    page.by_label("scadles_drifts_total", "counter", "Changes found in the streams.", "changed", &drifts);
     let times = [
         ("step", "Cluster time of all steps.", totals.total_step_s),
         ("wait", "Longest waits for samples of all steps.", totals.total_wait_s),
@@ -96,6 +98,12 @@ fn last_step(page: &mut Page, state: &Snapshot) {
     page.gauge("scadles_wait_seconds", "Longest wait for samples in the last step.", step.wait_s);
     page.gauge("scadles_compute_seconds", "Longest forward and backward in the last step.", step.compute_s);
     page.gauge("scadles_comm_seconds", "Communication in the last step.", step.comm_s);
+    page.per_device(
+        "scadles_device_loss",
+        "gauge",
+        "Mean cross-entropy of each device in the last step, nats.",
+        &step.device_loss,
+    );
     let counters = [
         ("scadles_arrived_samples_total", "Samples that have arrived.", &step.arrived_samples),
         ("scadles_dropped_samples_total", "Samples dropped by the buffer policy.", &step.dropped_samples),
@@ -139,6 +147,13 @@ impl Page {
         let labels: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
         let _ = writeln!(self.text, "{name}{{{}}} 1", labels.join(","));
+    }
+
+    fn by_label(&mut self, name: &str, kind: &str, help: &str, label: &str, values: &[(&str, u64)]) {
+        self.head(name, kind, help);
+        for (of, value) in values {
+            let _ = writeln!(self.text, "{name}{{{label}=\"{}\"}} {value}", escaped(of));
+        }
     }
 
     fn per_device<V: Value + Copy>(&mut self, name: &str, kind: &str, help: &str, values: &[V]) {

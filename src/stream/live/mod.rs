@@ -166,15 +166,18 @@ impl DeviceStream for LiveStream {
     }
 
     fn after_step(&mut self, now: Duration) -> Result<(), StreamError> {
+        self.keep_newest(truncation_keep(self.options.buffer.keep, self.rate(now)));
+        self.look().map(|_| ())
+    }
+
+    fn keep_newest(&mut self, keep: usize) {
         if self.options.buffer.policy == BufferPolicy::Truncation {
-            let keep = truncation_keep(self.options.buffer.keep, self.rate(now));
             // The newest wait behind the ring, if any do.
             let behind = self.published.behind.load(Ordering::Relaxed) as usize;
             self.consumer.discard_all_but(keep.saturating_sub(behind));
             self.published.truncate_to.store(keep as u64, Ordering::Relaxed);
             self.wake_feeder();
         }
-        self.look().map(|_| ())
     }
 
     fn rate(&self, _now: Duration) -> SamplesPerSec {

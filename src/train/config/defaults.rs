@@ -3,9 +3,9 @@
 use super::{
     Aggregation, ArrivalConfig, BatchConfig, BatchNormStatistics, BatchPolicy, BufferConfig, BufferPolicy,
     ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig,
-    GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig, OptimizerConfig,
-    OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig, Stem, SyncConfig,
-    TopKConfig, TopKScope, ValueCoding,
+    DriftConfig, GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig,
+    OptimizerConfig, OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig, Stem,
+    SyncConfig, TopKConfig, TopKScope, ValueCoding,
 };
 
 impl Default for RunConfig {
@@ -24,6 +24,7 @@ impl Default for RunConfig {
             compression: CompressionConfig::TopK(TopKConfig::default()),
             injection: InjectionConfig::default(),
             batch_norm: BatchNormStatistics::Merged,
+            drift: DriftConfig::Off,
             run: LengthConfig::default(),
         }
     }

@@ -2,8 +2,8 @@
 
 use super::error::{ConfigError, Problem};
 use super::{
-    ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, GateConfig, OptimizerKind,
-    Partition, RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
+    ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, DriftConfig, DriftReaction,
+    GateConfig, OptimizerKind, Partition, RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
 };
 use crate::metrics::serve::parse_address;
 use crate::models;
@@ -66,7 +66,26 @@ impl RunConfig {
                 "set injection.alpha and beta to 0",
             ));
         }
+        self.check_drift()?;
         self.check_run()
+    }
+
+    fn check_drift(&self) -> Result<(), Problem> {
+        let DriftConfig::PageHinkley(drift) = self.drift else { return Ok(()) };
+        not_negative("drift.tolerance", drift.tolerance)?;
+        above_zero("drift.threshold", drift.threshold)?;
+        within("drift.label-window", drift.label_window, 10, 1_000_000)?;
+        positive_share("drift.label-distance", drift.label_distance)?;
+        above_zero("drift.boost", drift.boost)?;
+        between("drift.boost", drift.boost, 0.0, 100.0)?;
+        within("drift.boost-steps", drift.boost_steps, 1, 1_000_000_000)?;
+        let drops = self.buffer.policy == BufferPolicy::Truncation && self.buffer.keep > 0;
+        if drift.react == DriftReaction::KeepNewest && !drops {
+            let why = "keep-newest drops older samples, which only truncation with buffer.keep above 0 holds and may drop";
+            let cure = "set buffer.policy to \"truncation\" and buffer.keep, or drift.react to \"lr-boost\" or \"none\"";
+            return Err(conflict(&["drift.react", "buffer.policy", "buffer.keep"], why, cure));
+        }
+        Ok(())
     }
 
     fn check_name(&self) -> Result<(), Problem> {
