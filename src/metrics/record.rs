@@ -72,6 +72,18 @@ pub struct StepRecord {
     /// Mean cross-entropy over the samples of each device of this process, nats; not a number without samples.
     #[serde(default, deserialize_with = "nulls_as_nan")]
     pub device_loss: Vec<f64>,
+    /// Samples that each device has been trained on so far, those of its own stream.
+    #[serde(default)]
+    pub taken_samples: Vec<u64>,
+    /// Messages so far that were no samples.
+    #[serde(default)]
+    pub dead_lettered_samples: Vec<u64>,
+    /// Samples that wait outside, in a broker.
+    #[serde(default)]
+    pub lag_samples: Vec<u64>,
+    /// Age of the oldest waiting sample, s: 0 if none waits, not a number if all wait on disk or are being moved.
+    #[serde(default, deserialize_with = "nulls_as_nan")]
+    pub oldest_age_s: Vec<f64>,
     /// Changes of streams found in this step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<DriftRecord>,

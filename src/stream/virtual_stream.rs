@@ -96,6 +96,10 @@ impl DeviceStream for VirtualStream {
         Ok(())
     }
 
+    fn oldest_arrival(&mut self) -> Option<Duration> {
+        self.buffer.oldest(|held| held.sample.arrival)
+    }
+
     fn keep_newest(&mut self, keep: usize) {
         self.buffer.after_step(keep);
     }

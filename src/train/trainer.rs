@@ -215,7 +215,7 @@ impl Trainer {
             drift,
             ..StepRecord::default()
         };
-        self.record_streams(&mut record);
+        self.record_streams(&mut record, end);
         Ok(record)
     }
 
@@ -407,13 +407,21 @@ impl Trainer {
         Ok(())
     }
 
-    fn record_streams(&self, record: &mut StepRecord) {
-        for device in &self.devices {
+    fn record_streams(&mut self, record: &mut StepRecord, now: Duration) {
+        for device in &mut self.devices {
             let counters = device.stream.counters();
             record.occupancy_samples.push(counters.occupancy_samples);
             record.occupancy_bytes.push(counters.occupancy_bytes);
             record.dropped_samples.push(counters.dropped);
             record.arrived_samples.push(counters.arrived);
+            record.taken_samples.push(counters.taken);
+            record.dead_lettered_samples.push(counters.dead_lettered);
+            record.lag_samples.push(counters.lag_samples);
+            record.oldest_age_s.push(match (counters.occupancy_samples, device.stream.oldest_arrival()) {
+                (0, _) => 0.0,
+                (_, Some(arrival)) => now.saturating_sub(arrival).as_secs_f64(),
+                (_, None) => f64::NAN,
+            });
         }
     }
 }

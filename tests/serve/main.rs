@@ -31,8 +31,7 @@ fn server() -> LiveServer {
 }
 
 fn start(server: &mut LiveServer) {
-    let mut config = RunConfig::default();
-    config.name = "a \"quoted\" \\ name".into();
+    let config = RunConfig { name: "a \"quoted\" \\ name".into(), ..RunConfig::default() };
     let event =
         Event::Start { config: &config, parameters: 272_474, data_set: "embedded", computed_on: "CPU, f32" };
     server.event(&event).unwrap();
@@ -58,6 +57,10 @@ fn step(number: u64) -> StepRecord {
         occupancy_bytes: vec![9216, 12_288],
         dropped_samples: vec![5, 0],
         arrived_samples: vec![18, 24],
+        taken_samples: vec![10, 20],
+        dead_lettered_samples: vec![2, 0],
+        lag_samples: vec![7, 8],
+        oldest_age_s: vec![0.5, 0.0],
         device_loss: vec![1.0, f64::NAN],
         drift: if number == 3 { vec![DRIFT] } else { Vec::new() },
         ..StepRecord::default()
@@ -124,6 +127,10 @@ fn metrics_are_valid_and_add_up() {
         ("scadles_held_bytes", [9216.0, 12_288.0]),
         ("scadles_dropped_samples_total", [5.0, 0.0]),
         ("scadles_arrived_samples_total", [18.0, 24.0]),
+        ("scadles_taken_samples_total", [10.0, 20.0]),
+        ("scadles_dead_lettered_samples_total", [2.0, 0.0]),
+        ("scadles_lag_samples", [7.0, 8.0]),
+        ("scadles_oldest_sample_age_seconds", [0.5, 0.0]),
     ] {
         let shown = ["0", "1"].map(|device| metrics.value(name, &[("device", device)]));
         assert_eq!(shown, values, "{name}");

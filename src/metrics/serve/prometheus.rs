@@ -104,9 +104,17 @@ fn last_step(page: &mut Page, state: &Snapshot) {
         "Mean cross-entropy of each device in the last step, nats.",
         &step.device_loss,
     );
+    let help = "Age of the oldest waiting sample.";
+    page.per_device("scadles_oldest_sample_age_seconds", "gauge", help, &step.oldest_age_s);
     let counters = [
         ("scadles_arrived_samples_total", "Samples that have arrived.", &step.arrived_samples),
         ("scadles_dropped_samples_total", "Samples dropped by the buffer policy.", &step.dropped_samples),
+        ("scadles_taken_samples_total", "Samples of the own stream trained on.", &step.taken_samples),
+        (
+            "scadles_dead_lettered_samples_total",
+            "Messages that were no samples.",
+            &step.dead_lettered_samples,
+        ),
     ];
     for (name, help, values) in counters {
         page.per_device(name, "counter", help, values);
@@ -114,6 +122,7 @@ fn last_step(page: &mut Page, state: &Snapshot) {
     let gauges = [
         ("scadles_batch_samples", "Samples trained on in the last step.", &step.local_batch),
         ("scadles_held_samples", "Samples waiting.", &step.occupancy_samples),
+        ("scadles_lag_samples", "Samples that wait outside, in a broker.", &step.lag_samples),
         ("scadles_held_bytes", "Bytes of the waiting samples.", &step.occupancy_bytes),
     ];
     for (name, help, values) in gauges {

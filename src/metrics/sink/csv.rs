@@ -144,7 +144,8 @@ macro_rules! record_columns {
 record_columns!(StepRecord: step, time_s, wall_s, step_s, wait_s, compute_s, comm_s, loss, train_top1,
     global_batch, lr, grad_norm, compressed, votes, gate_value, sent_elements, sent_bytes, received_bytes,
     dense_bytes, injected_samples, injected_bytes, local_batch, occupancy_samples, occupancy_bytes,
-    dropped_samples, arrived_samples, device_loss);
+    dropped_samples, arrived_samples, device_loss,
+    taken_samples, dead_lettered_samples, lag_samples, oldest_age_s);
 record_columns!(EvalRecord: step, time_s, wall_s, loss, top1, top5);
 
 #[cfg(test)]

@@ -170,6 +170,11 @@ impl DeviceStream for LiveStream {
         self.look().map(|_| ())
     }
 
+    fn oldest_arrival(&mut self) -> Option<Duration> {
+        // Dropped without a commit, the chunk stays in the ring.
+        self.consumer.read_chunk(1).iter().next().map(|(_, meta)| meta.arrival())
+    }
+
     fn keep_newest(&mut self, keep: usize) {
         if self.options.buffer.policy == BufferPolicy::Truncation {
             // The newest wait behind the ring, if any do.
@@ -200,6 +205,8 @@ impl DeviceStream for LiveStream {
             occupancy_bytes: occupancy_samples * self.sample_bytes,
             memory_bytes: (occupancy_samples - spilled_samples) * self.sample_bytes,
             spilled_samples,
+            dead_lettered: self.published.dead_lettered.load(Ordering::Relaxed),
+            lag_samples: self.published.lag.load(Ordering::Relaxed),
         }
     }
 }

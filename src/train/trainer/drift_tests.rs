@@ -94,3 +94,32 @@ fn a_device_that_drifted_drops_what_is_not_new() {
     let held = |step: &StepRecord| step.dropped_samples[1] + step.occupancy_samples[1];
     assert_eq!(held(&kept[drifted]), held(&dropped[drifted]));
 }
+
+#[test]
+fn every_sample_is_accounted_for_and_the_oldest_has_an_age() {
+    let mut config = config(DriftReaction::None);
+    // A batch of 15 of the 20 that come each second: the rest waits, up to 200.
+    config.batch = crate::train::config::BatchConfig {
+        policy: crate::train::config::BatchPolicy::Fixed,
+        size: 15,
+        ..config.batch
+    };
+    config.cluster.compute =
+        crate::train::config::ComputeConfig::Given { overhead_s: vec![1.0], per_sample_s: vec![0.0] };
+    let mut trainer = Trainer::new(&config).unwrap();
+    let steps: Vec<StepRecord> = (0..50).map(|_| trainer.step().unwrap()).collect();
+    for step in &steps {
+        for device in 0..2 {
+            let held = step.occupancy_samples[device];
+            let out = step.taken_samples[device] + step.dropped_samples[device] + held;
+            assert_eq!(step.arrived_samples[device], out, "step {}", step.step);
+            assert_eq!(step.taken_samples[device], 15 * step.step);
+            // They came 20 a second, so the oldest of them is as old as that.
+            let age_s = step.oldest_age_s[device];
+            let expected_s = held as f64 / RATE;
+            assert!((age_s - expected_s).abs() <= 1.0 / RATE + 1e-6, "step {}: {age_s} {held}", step.step);
+        }
+        assert_eq!((step.dead_lettered_samples[1], step.lag_samples[1]), (0, 0));
+    }
+    assert_eq!(steps[49].occupancy_samples, [200, 200]);
+}
