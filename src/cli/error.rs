@@ -2,6 +2,7 @@
 
 use crate::data::fetch::FetchError;
 use crate::metrics::MetricsError;
+use crate::metrics::serve::ServeError;
 use crate::models::ModelError;
 use crate::train::config::ConfigError;
 use std::path::PathBuf;
@@ -60,6 +61,9 @@ pub enum CliError {
         /// What belongs there.
         expected: String,
     },
+    /// The live page cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// A network cannot be built.
     #[error(transparent)]
     Model(Box<ModelError>),
@@ -87,6 +91,7 @@ impl CliError {
                 MetricsError::NoRun { .. } | MetricsError::Json { .. } => 2,
                 _ => 1,
             },
+            Self::Serve(error) => 1 + u8::from(error.is_bad_input()),
             Self::Fetch(error) => match **error {
                 FetchError::NotAChecksum { .. }
                 | FetchError::Address { .. }

@@ -71,6 +71,12 @@ pub struct ConfigFlags {
     /// Number format to compute in: f32, bf16
     #[arg(long, value_name = "FORMAT")]
     precision: Option<String>,
+    /// Serve the live page at this address, as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDR")]
+    serve: Option<String>,
+    /// File with the token that the live page asks for [default: the variable SCADLES_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    serve_token_file: Option<PathBuf>,
     /// Threads; 0: one per core
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<String>,
@@ -85,7 +91,8 @@ impl ConfigFlags {
     /// # Errors
     /// `--partition`, `--injection` or `--set` in a form that no change can be read from.
     pub fn overrides(&self) -> Result<Vec<Override>, ConfigError> {
-        let data = self.data.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let (data, token_file) = (self.data.as_ref().map(text), self.serve_token_file.as_ref().map(text));
         let plain = [
             ("--name", "name", &self.name),
             ("--steps", "run.steps", &self.steps),
@@ -106,6 +113,8 @@ impl ConfigFlags {
             ("--clock", "cluster.clock", &self.clock),
             ("--device", "cluster.device", &self.device),
             ("--precision", "cluster.precision", &self.precision),
+            ("--serve", "run.serve", &self.serve),
+            ("--serve-token-file", "run.serve-token-file", &token_file),
             ("--threads", "run.threads", &self.threads),
         ];
         let given = plain.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value.as_ref()?)));

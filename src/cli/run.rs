@@ -4,6 +4,7 @@ use super::{CliError, ConfigFlags, Runner, interrupt, say};
 use crate::metrics::folder::RunFolder;
 use crate::metrics::format::{bytes, count, factor, percent, seconds};
 use crate::metrics::record::{EndReason, RunRecord};
+use crate::metrics::serve::{LiveServer, ServeOptions, TOKEN_VARIABLE};
 use crate::metrics::sink::{JsonLines, progress};
 use crate::metrics::summary::RunSummary;
 use crate::train::config::RunConfig;
@@ -75,6 +76,8 @@ pub(super) fn execute(
     runner: &Runner<'_>,
     stop: &AtomicBool,
 ) -> Result<(RunRecord, PathBuf), CliError> {
+    let options = ServeOptions::from_config(&config.run, std::env::var_os(TOKEN_VARIABLE))?;
+    let server = options.map(LiveServer::start).transpose()?;
     let folder = RunFolder::create(path, config).map_err(|source| CliError::Output { source })?;
     let mut sinks = folder.sinks().map_err(|source| CliError::Output { source })?;
     if output.json {
@@ -82,6 +85,10 @@ pub(super) fn execute(
     }
     if !output.quiet {
         sinks.push(progress());
+    }
+    if let Some(server) = server {
+        output.say(&format!("live page: http://{}/", server.address()));
+        sinks.push(Box::new(server));
     }
     let trained = runner(config, &mut sinks, stop);
     drop(sinks);

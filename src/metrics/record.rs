@@ -69,6 +69,57 @@ pub struct StepRecord {
     pub dropped_samples: Vec<u64>,
     /// Samples that have arrived so far.
     pub arrived_samples: Vec<u64>,
+    /// Mean cross-entropy over the samples of each device of this process, nats; not a number without samples.
+    #[serde(default, deserialize_with = "nulls_as_nan")]
+    pub device_loss: Vec<f64>,
+    /// Samples that each device has been trained on so far, those of its own stream.
+    #[serde(default)]
+    pub taken_samples: Vec<u64>,
+    /// Messages so far that were no samples.
+    #[serde(default)]
+    pub dead_lettered_samples: Vec<u64>,
+    /// Samples that wait outside, in a broker.
+    #[serde(default)]
+    pub lag_samples: Vec<u64>,
+    /// Age of the oldest waiting sample, s: 0 if none waits, not a number if all wait on disk or are being moved.
+    #[serde(default, deserialize_with = "nulls_as_nan")]
+    pub oldest_age_s: Vec<f64>,
+    /// Changes of streams found in this step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<DriftRecord>,
+}
+
+/// A device's stream has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriftRecord {
+    /// The device.
+    pub device: u64,
+    /// In what.
+    pub kind: DriftKind,
+    /// What was compared with the threshold: the sum of the Page-Hinkley test, or the total variation of the labels.
+    pub value: f64,
+    /// The threshold; for labels that above chance.
+    pub threshold: f64,
+}
+
+/// What of a stream has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriftKind {
+    /// The loss on its samples.
+    Loss,
+    /// The shares of its classes.
+    Labels,
+}
+
+impl DriftKind {
+    /// `loss` or `labels`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Labels => "labels",
+        }
+    }
 }
 
 /// One evaluation on the test set.
@@ -191,6 +242,11 @@ pub enum Event<'a> {
         /// Best top-1 accuracy.
         best_top1: f64,
     },
+}
+
+fn nulls_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let values = Vec::<Option<f64>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
 }
 
 /// JSON has no NaN and no infinity: they are written as `null` and read back as NaN.

@@ -32,6 +32,8 @@ pub struct RunSummary {
     pub dense_bytes: u64,
     /// Bytes of samples shared by data injection.
     pub injected_bytes: u64,
+    /// Changes found in the streams.
+    pub drifts: u64,
     /// Most samples that waited on all devices together after a step.
     pub max_buffer_samples: u64,
     /// Bytes of those samples.
@@ -131,6 +133,7 @@ impl RunSummary {
             sent_bytes: sum(|step| step.sent_bytes),
             dense_bytes: sum(|step| step.dense_bytes),
             injected_bytes: sum(|step| step.injected_bytes),
+            drifts: sum(|step| step.drift.len() as u64),
             max_buffer_samples,
             max_buffer_bytes,
             final_buffer_samples,

@@ -41,6 +41,10 @@ pub struct StreamCounters {
     pub memory_bytes: u64,
     /// Samples on disk now.
     pub spilled_samples: u64,
+    /// Messages so far that were no samples; they do not count as arrived.
+    pub dead_lettered: u64,
+    /// Samples that have not arrived yet but wait in the system outside, as far as it tells.
+    pub lag_samples: u64,
 }
 
 /// Samples of one device: what has arrived, what is held, what is handed to training.
@@ -70,6 +74,13 @@ pub trait DeviceStream: Send {
 
     /// Ends a step: applies the buffer policy to what is left over.
     fn after_step(&mut self, now: Duration) -> Result<(), StreamError>;
+
+    /// Drops all held samples but the newest `keep`, under truncation; the other policies do not drop by age.
+    fn keep_newest(&mut self, keep: usize);
+
+    /// When the oldest sample arrived that is held in memory; none if none is. Live streams look in the ring only, where
+    /// the oldest are, except under the reservoir policy, which has no order behind it.
+    fn oldest_arrival(&mut self) -> Option<Duration>;
 
     /// Rate for the batch rule `b_i = S_i`.
     fn rate(&self, now: Duration) -> SamplesPerSec;

@@ -96,6 +96,14 @@ impl DeviceStream for VirtualStream {
         Ok(())
     }
 
+    fn oldest_arrival(&mut self) -> Option<Duration> {
+        self.buffer.oldest(|held| held.sample.arrival)
+    }
+
+    fn keep_newest(&mut self, keep: usize) {
+        self.buffer.after_step(keep);
+    }
+
     fn rate(&self, now: Duration) -> SamplesPerSec {
         self.source.rate(now)
     }

@@ -6,6 +6,7 @@
 mod check;
 mod compression;
 mod defaults;
+mod drift;
 mod error;
 mod load;
 mod locate;
@@ -18,6 +19,7 @@ pub use crate::nearest::nearest;
 pub use compression::{
     CompressionConfig, DgcConfig, GateConfig, IndexCoding, TopKConfig, TopKScope, ValueCoding,
 };
+pub use drift::{DriftConfig, DriftReaction, PageHinkleyConfig};
 pub use error::{ConfigError, Location, Problem};
 pub use overrides::Override;
 
@@ -54,6 +56,8 @@ pub struct RunConfig {
     pub injection: InjectionConfig,
     /// Batch-norm statistics across devices.
     pub batch_norm: BatchNormStatistics,
+    /// Detection of change in the streams.
+    pub drift: DriftConfig,
     /// Length of the run, evaluation, output.
     pub run: LengthConfig,
 }
@@ -423,4 +427,11 @@ pub struct LengthConfig {
     pub threads: usize,
     /// Folder for metrics, report and final parameters. Default `runs/<name>`.
     pub out: Option<PathBuf>,
+    /// Address of the live page, as `127.0.0.1:9464`; others than loopback need a token. Default: no page.
+    pub serve: Option<String>,
+    /// File with the live page's token. Default: the environment variable `SCADLES_TOKEN`, if set.
+    pub serve_token_file: Option<PathBuf>,
+    /// A run without a step or evaluation for this many seconds has stalled, says `/healthz`; above 0, at most 1e9.
+    /// Default 300.
+    pub stall_limit_s: f64,
 }

@@ -11,6 +11,8 @@ use std::ops::Range;
 pub(crate) struct DeviceBatch {
     pub images: Images,
     pub labels: Vec<u32>,
+    /// How many of them, the first ones, came from the device's own stream.
+    pub own: usize,
     /// Samples given away in this step, coded by [`super::shared_sample`].
     pub shared: Vec<u8>,
 }
@@ -27,7 +29,7 @@ pub(crate) enum Images {
 impl DeviceBatch {
     /// An empty batch in this room.
     pub fn new(images: Images, max_batch: usize) -> Self {
-        Self { images, labels: Vec::with_capacity(max_batch), shared: Vec::new() }
+        Self { images, labels: Vec::with_capacity(max_batch), own: 0, shared: Vec::new() }
     }
 
     /// Empties it.

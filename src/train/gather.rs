@@ -135,6 +135,7 @@ fn take_own(device: &mut LocalDevice, inputs: &InputRule, wanted: usize, given: 
         }
         batch.push(inputs, augment_key(rank, rank, sample.offset), sample.label, sample.pixels);
     })?;
+    batch.own = batch.labels.len();
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! The trainer: all stages of a step, in order.
 
+#[cfg(test)]
+mod drift_tests;
+
+use super::drift::DriftWatch;
 use super::engine::{self, ClusterStep, DeviceStep, Engine};
 use super::evaluate::Evaluator;
 use super::gather::{BatchRule, Gathered, InputRule, gather_batches};
@@ -11,7 +15,7 @@ use crate::cluster::{Clock, Link};
 use crate::comm::{Communicator, LocalCommunicator, Traffic};
 use crate::device::cuda::CudaError;
 use crate::error::Result;
-use crate::metrics::record::{EvalRecord, StepRecord};
+use crate::metrics::record::{DriftRecord, EvalRecord, StepRecord};
 use crate::models::weights;
 use crate::nn::{DropoutSeed, Plan};
 use crate::optim::schedule::{lr_at, scaled_lr};
@@ -58,6 +62,7 @@ pub struct Trainer {
     epoch: u64,
     start: Instant,
     diverged: bool,
+    drift: Option<DriftWatch>,
     /// Merging statistics since the last step, not yet in a record.
     merge_traffic: Traffic,
 }
@@ -123,6 +128,7 @@ impl Trainer {
             epoch: 0,
             start: Instant::now(),
             diverged: false,
+            drift: DriftWatch::new(&config.drift, cluster.devices),
             merge_traffic: Traffic::default(),
             config: config.clone(),
             plan,
@@ -171,6 +177,7 @@ impl Trainer {
         // Injection is on the wire before the devices compute; the rest after it.
         self.clock.advance_to(busy_until.end + comm.saturating_sub(gathered.traffic.elapsed));
         let end = self.clock.now();
+        let (device_loss, drift) = self.watch_devices(end);
         for device in &mut self.devices {
             device.stream.after_step(end)?;
         }
@@ -204,9 +211,11 @@ impl Trainer {
             injected_samples: gathered.injected_samples,
             injected_bytes: gathered.injected_bytes,
             local_batch: local_batch.iter().map(|&batch| batch as u64).collect(),
+            device_loss,
+            drift,
             ..StepRecord::default()
         };
-        self.record_streams(&mut record);
+        self.record_streams(&mut record, end);
         Ok(record)
     }
 
@@ -307,7 +316,7 @@ impl Trainer {
     }
 
     fn learning_rate(&self, progress: f64, global_batch: usize) -> f64 {
-        let lr = lr_at(&self.config.optimizer, progress);
+        let lr = lr_at(&self.config.optimizer, progress) * self.lr_factor();
         let base = self.config.batch.size * self.config.cluster.devices;
         if self.config.optimizer.scale_lr { scaled_lr(lr, global_batch, base) } else { lr }
     }
@@ -319,7 +328,7 @@ impl Trainer {
         let all_ready = gathered.ready.iter().max().copied().unwrap_or_default() + gathered.traffic.elapsed;
         let mut busy = Busy { end: self.clock.now(), compute: Duration::ZERO };
         let (optimizer, base) = (&self.config.optimizer, self.config.batch.size);
-        let lr = lr_at(optimizer, progress);
+        let lr = lr_at(optimizer, progress) * self.lr_factor();
         for (index, device) in self.devices.iter_mut().enumerate() {
             let samples = device.batch.labels.len();
             let begin = if injected { all_ready } else { gathered.ready[index] };
@@ -340,6 +349,32 @@ impl Trainer {
             busy.end = self.clock.now();
         }
         Ok(busy)
+    }
+
+    fn lr_factor(&self) -> f64 {
+        self.drift.as_ref().map_or(1.0, |drift| drift.lr_factor(self.step))
+    }
+
+    /// Mean loss of each device in this step, and which of their streams have changed; lets those drop older samples, if
+    /// that is how to react.
+    fn watch_devices(&mut self, now: Duration) -> (Vec<f64>, Vec<DriftRecord>) {
+        let samples = self.devices.iter().map(|device| device.batch.labels.len());
+        let losses = self.engine.device_losses().iter().zip(samples);
+        // 0/0 is not a number: a device without samples has no loss.
+        let losses: Vec<f64> = losses.map(|(loss, samples)| loss.loss_sum / samples as f64).collect();
+        let mut found = Vec::new();
+        if let Some(watch) = &mut self.drift {
+            for ((index, device), &loss) in self.devices.iter_mut().enumerate().zip(&losses) {
+                let (before, batch) = (found.len(), &device.batch);
+                let labels = &batch.labels[..batch.own];
+                watch.observe((index, device.rank), self.step, loss, labels, &mut found);
+                if found.len() > before && watch.keeps_newest() {
+                    let second = device.stream.rate(now).0.ceil() as usize;
+                    device.stream.keep_newest(second);
+                }
+            }
+        }
+        (losses, found)
     }
 
     /// Batch-norm statistics for evaluating and saving.
@@ -372,13 +407,21 @@ impl Trainer {
         Ok(())
     }
 
-    fn record_streams(&self, record: &mut StepRecord) {
-        for device in &self.devices {
+    fn record_streams(&mut self, record: &mut StepRecord, now: Duration) {
+        for device in &mut self.devices {
             let counters = device.stream.counters();
             record.occupancy_samples.push(counters.occupancy_samples);
             record.occupancy_bytes.push(counters.occupancy_bytes);
             record.dropped_samples.push(counters.dropped);
             record.arrived_samples.push(counters.arrived);
+            record.taken_samples.push(counters.taken);
+            record.dead_lettered_samples.push(counters.dead_lettered);
+            record.lag_samples.push(counters.lag_samples);
+            record.oldest_age_s.push(match (counters.occupancy_samples, device.stream.oldest_arrival()) {
+                (0, _) => 0.0,
+                (_, Some(arrival)) => now.saturating_sub(arrival).as_secs_f64(),
+                (_, None) => f64::NAN,
+            });
         }
     }
 }

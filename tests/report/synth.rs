@@ -81,6 +81,12 @@ pub fn run(shape: &Shape) -> RunRecord {
                     .iter()
                     .map(|&rate| (rate * shape.step_s * step as f64) as u64)
                     .collect(),
+                device_loss: vec![2.3 - 2.0 * progress(step); shape.devices],
+                taken_samples: vec![10 * step; shape.devices],
+                dead_lettered_samples: vec![0; shape.devices],
+                lag_samples: vec![0; shape.devices],
+                oldest_age_s: vec![0.5; shape.devices],
+                drift: Vec::new(),
             }
         })
         .collect();

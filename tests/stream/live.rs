@@ -82,6 +82,12 @@ impl Source for Gated {
     fn poll(&mut self, now: Duration, slot: &mut SampleSlot<'_>) -> Result<Poll, SourceError> {
         if self.open.load(Ordering::Relaxed) { self.source.poll(now, slot) } else { Ok(Poll::NotYet(None)) }
     }
+    fn dead_lettered(&self) -> u64 {
+        3
+    }
+    fn lag_samples(&self) -> u64 {
+        self.source.count - self.source.next
+    }
     fn rate(&self, now: Duration) -> SamplesPerSec {
         self.source.rate(now)
     }
@@ -99,6 +105,22 @@ fn until(stream: &mut LiveStream, done: impl Fn(&LiveStream) -> bool) {
         std::thread::sleep(Duration::from_millis(1));
         stream.advance(Duration::ZERO).unwrap();
     }
+}
+
+#[test]
+fn what_the_source_counts_and_the_age_of_the_oldest_reach_the_trainer() {
+    let open = Arc::new(AtomicBool::new(false));
+    let source = Scripted { count: 5, next: 0, then: Then::Silence };
+    let source = Box::new(Gated { source, open: Arc::clone(&open) });
+    let mut stream = LiveStream::spawn(source, options(16, buffer(BufferPolicy::Truncation, 0))).unwrap();
+    until(&mut stream, |stream| stream.counters().lag_samples == 5);
+    assert_eq!((stream.counters().dead_lettered, stream.oldest_arrival()), (3, None));
+    open.store(true, Ordering::Relaxed);
+    until(&mut stream, |stream| stream.counters().arrived == 5 && stream.counters().lag_samples == 0);
+    // All five say that they arrived at 0; looking takes none.
+    assert_eq!((stream.oldest_arrival(), stream.held()), (Some(Duration::ZERO), 5));
+    assert_eq!(stream.take(5, &mut |_| {}).unwrap(), 5);
+    assert_eq!(stream.oldest_arrival(), None);
 }
 
 #[test]

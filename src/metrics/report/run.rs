@@ -97,6 +97,9 @@ fn tiles(summary: &RunSummary) -> Vec<(String, String)> {
         ),
         (count(summary.dropped_samples as f64), "samples dropped".into()),
     ];
+    if summary.drifts > 0 {
+        tiles.push((count(summary.drifts as f64), "changes found in the streams (drift)".into()));
+    }
     if summary.injected_bytes > 0 {
         tiles.push((bytes(summary.injected_bytes as f64), "of samples shared between devices".into()));
     }
@@ -270,6 +273,28 @@ fn tables(page: &mut Page, run: &RunRecord) {
             ]
         })
         .collect();
+    let drifts: Vec<Vec<String>> = run
+        .steps
+        .iter()
+        .flat_map(|step| {
+            step.drift.iter().map(|drift| {
+                vec![
+                    step.step.to_string(),
+                    format!("d{}", drift.device),
+                    seconds(step.time_s),
+                    drift.kind.name().into(),
+                    decimal(drift.value, 3),
+                    decimal(drift.threshold, 3),
+                ]
+            })
+        })
+        .collect();
+    if !drifts.is_empty() {
+        page.details("Drift", |page| {
+            let names = ["step", "device", "cluster time", "changed", "value", "threshold"];
+            page.table("Changes found in the streams", &head(&names), &drifts);
+        });
+    }
     page.details("Devices", |page| {
         let names = [
             "device",

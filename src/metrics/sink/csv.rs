@@ -1,7 +1,7 @@
 //! Events -> `steps.csv` and `evals.csv`, and back.
 //!
 //! One column per field of the record, named like it; a vector with one entry per device is one cell, its numbers
-//! separated by blanks, so that no cell ever needs quotes.
+//! separated by blanks, so that no cell ever needs quotes. What was found to drift is in `metrics.jsonl` only.
 
 use super::Sink;
 use crate::metrics::MetricsError;
@@ -114,12 +114,12 @@ macro_rules! scalar_cells {
 }
 scalar_cells!(u64, f64, bool);
 
-impl Cell for Vec<u64> {
+impl<T: Cell> Cell for Vec<T> {
     fn write(&self) -> String {
-        self.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+        self.iter().map(T::write).collect::<Vec<_>>().join(" ")
     }
     fn parse(cell: &str) -> Option<Self> {
-        cell.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
+        cell.split_ascii_whitespace().map(T::parse).collect()
     }
 }
 
@@ -144,7 +144,8 @@ macro_rules! record_columns {
 record_columns!(StepRecord: step, time_s, wall_s, step_s, wait_s, compute_s, comm_s, loss, train_top1,
     global_batch, lr, grad_norm, compressed, votes, gate_value, sent_elements, sent_bytes, received_bytes,
     dense_bytes, injected_samples, injected_bytes, local_batch, occupancy_samples, occupancy_bytes,
-    dropped_samples, arrived_samples);
+    dropped_samples, arrived_samples, device_loss,
+    taken_samples, dead_lettered_samples, lag_samples, oldest_age_s);
 record_columns!(EvalRecord: step, time_s, wall_s, loss, top1, top5);
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ pub(super) struct Published {
     pub(super) behind: AtomicU64,
     /// Those of them on disk.
     pub(super) spilled: AtomicU64,
+    /// The source's messages that were no samples.
+    pub(super) dead_lettered: AtomicU64,
+    /// Samples that wait in front of the source.
+    pub(super) lag: AtomicU64,
     /// The source's rate, as bits of an f64.
     rate: AtomicU64,
 }
@@ -44,6 +48,8 @@ impl Published {
             dropped: AtomicU64::new(0),
             behind: AtomicU64::new(0),
             spilled: AtomicU64::new(0),
+            dead_lettered: AtomicU64::new(0),
+            lag: AtomicU64::new(0),
             rate: AtomicU64::new(rate.0.to_bits()),
         }
     }
@@ -82,6 +88,8 @@ impl Feeder {
             let now = self.epoch.elapsed();
             let rate = self.source.rate(now).0.to_bits();
             self.published.rate.store(rate, Ordering::Relaxed);
+            self.published.dead_lettered.store(self.source.dead_lettered(), Ordering::Relaxed);
+            self.published.lag.store(self.source.lag_samples(), Ordering::Relaxed);
             if ended {
                 if self.behind.held() == 0 {
                     break;

@@ -166,15 +166,23 @@ impl DeviceStream for LiveStream {
     }
 
     fn after_step(&mut self, now: Duration) -> Result<(), StreamError> {
+        self.keep_newest(truncation_keep(self.options.buffer.keep, self.rate(now)));
+        self.look().map(|_| ())
+    }
+
+    fn oldest_arrival(&mut self) -> Option<Duration> {
+        // Dropped without a commit, the chunk stays in the ring.
+        self.consumer.read_chunk(1).iter().next().map(|(_, meta)| meta.arrival())
+    }
+
+    fn keep_newest(&mut self, keep: usize) {
         if self.options.buffer.policy == BufferPolicy::Truncation {
-            let keep = truncation_keep(self.options.buffer.keep, self.rate(now));
             // The newest wait behind the ring, if any do.
             let behind = self.published.behind.load(Ordering::Relaxed) as usize;
             self.consumer.discard_all_but(keep.saturating_sub(behind));
             self.published.truncate_to.store(keep as u64, Ordering::Relaxed);
             self.wake_feeder();
         }
-        self.look().map(|_| ())
     }
 
     fn rate(&self, _now: Duration) -> SamplesPerSec {
@@ -197,6 +205,8 @@ impl DeviceStream for LiveStream {
             occupancy_bytes: occupancy_samples * self.sample_bytes,
             memory_bytes: (occupancy_samples - spilled_samples) * self.sample_bytes,
             spilled_samples,
+            dead_lettered: self.published.dead_lettered.load(Ordering::Relaxed),
+            lag_samples: self.published.lag.load(Ordering::Relaxed),
         }
     }
 }

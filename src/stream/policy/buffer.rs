@@ -281,6 +281,16 @@ impl<T: Item> PolicyBuffer<T> {
             occupancy_bytes: self.memory_bytes + spilled_bytes,
             memory_bytes: self.memory_bytes,
             spilled_samples,
+            dead_lettered: 0,
+            lag_samples: 0,
+        }
+    }
+
+    /// The smallest `arrival` of the items in memory; items of a buffer with an order must have been pushed in that order.
+    pub fn oldest<A: Ord>(&self, arrival: impl Fn(&T) -> A) -> Option<A> {
+        match self.kind {
+            Kind::Reservoir { .. } => self.memory.iter().map(arrival).min(),
+            Kind::Persistence(_) | Kind::Truncation => self.memory.front().map(arrival),
         }
     }
 }

@@ -69,6 +69,16 @@ pub trait Source: Send {
     /// Fills `slot` with the next sample if it has arrived by `now` (cluster time).
     fn poll(&mut self, now: Duration, slot: &mut SampleSlot<'_>) -> Result<Poll, SourceError>;
 
+    /// Messages so far that were no samples and have been put aside with the reason.
+    fn dead_lettered(&self) -> u64 {
+        0
+    }
+
+    /// Samples that wait in the system outside, as far as it tells.
+    fn lag_samples(&self) -> u64 {
+        0
+    }
+
     /// Expected or measured rate.
     fn rate(&self, now: Duration) -> SamplesPerSec;
 }

@@ -3,9 +3,9 @@
 use super::{
     Aggregation, ArrivalConfig, BatchConfig, BatchNormStatistics, BatchPolicy, BufferConfig, BufferPolicy,
     ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig,
-    GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig, OptimizerConfig,
-    OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig, Stem, SyncConfig,
-    TopKConfig, TopKScope, ValueCoding,
+    DriftConfig, GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig,
+    OptimizerConfig, OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig, Stem,
+    SyncConfig, TopKConfig, TopKScope, ValueCoding,
 };
 
 impl Default for RunConfig {
@@ -24,6 +24,7 @@ impl Default for RunConfig {
             compression: CompressionConfig::TopK(TopKConfig::default()),
             injection: InjectionConfig::default(),
             batch_norm: BatchNormStatistics::Merged,
+            drift: DriftConfig::Off,
             run: LengthConfig::default(),
         }
     }
@@ -118,6 +119,16 @@ impl Default for DgcConfig {
 
 impl Default for LengthConfig {
     fn default() -> Self {
-        Self { steps: 120, max_time_s: 0.0, target_accuracy: 0.0, eval_every: 20, threads: 0, out: None }
+        Self {
+            steps: 120,
+            max_time_s: 0.0,
+            target_accuracy: 0.0,
+            eval_every: 20,
+            threads: 0,
+            out: None,
+            serve: None,
+            serve_token_file: None,
+            stall_limit_s: 300.0,
+        }
     }
 }

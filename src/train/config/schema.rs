@@ -64,6 +64,7 @@ pub(super) const ROOT: &[Field] = &[
     field("compression", Kind::Tagged(&[variant("none", &[]), variant("top-k", TOP_K), variant("dgc", DGC)])),
     field("injection", Kind::Table(INJECTION)),
     field("batch-norm", Kind::Choice(&["local", "merged"])),
+    field("drift", Kind::Tagged(&[variant("off", &[]), variant("page-hinkley", PAGE_HINKLEY)])),
     field("run", Kind::Table(RUN)),
 ];
 
@@ -183,6 +184,16 @@ const INJECTION: &[Field] = &[
     field("batch", Kind::Choice(&["paper", "selsync"])),
 ];
 
+const PAGE_HINKLEY: &[Field] = &[
+    field("tolerance", Kind::Number),
+    field("threshold", Kind::Number),
+    field("label-window", Kind::Count),
+    field("label-distance", Kind::Number),
+    field("react", Kind::Choice(&["none", "lr-boost", "keep-newest"])),
+    field("boost", Kind::Number),
+    field("boost-steps", Kind::Count),
+];
+
 const RUN: &[Field] = &[
     field("steps", Kind::Count),
     field("max-time-s", Kind::Number),
@@ -190,6 +201,9 @@ const RUN: &[Field] = &[
     field("eval-every", Kind::Count),
     field("threads", Kind::Count),
     field("out", Kind::Text),
+    field("serve", Kind::Text),
+    field("serve-token-file", Kind::Text),
+    field("stall-limit-s", Kind::Number),
 ];
 
 impl Kind {
@@ -223,8 +237,8 @@ pub(super) fn variant_fields<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::{
-        ArrivalConfig, CompressionConfig, ComputeConfig, DgcConfig, GateConfig, Partition, RunConfig,
-        ScheduleConfig, SyncConfig, TopKConfig,
+        ArrivalConfig, CompressionConfig, ComputeConfig, DgcConfig, DriftConfig, GateConfig,
+        PageHinkleyConfig, Partition, RunConfig, ScheduleConfig, SyncConfig, TopKConfig,
     };
     use super::*;
     use std::collections::BTreeSet;
@@ -266,6 +280,8 @@ mod tests {
         full.data.dir = Some("d".into());
         full.buffer.spill_dir = Some("s".into());
         full.run.out = Some("o".into());
+        full.run.serve = Some("127.0.0.1:1".into());
+        full.run.serve_token_file = Some("t".into());
         let mut configs = vec![full];
         let mut with = |change: &dyn Fn(&mut RunConfig)| {
             let mut config = RunConfig::default();
@@ -294,6 +310,7 @@ mod tests {
         });
         with(&|c| c.optimizer.schedule = ScheduleConfig::Step { factor: 0.5, at: vec![0.5] });
         with(&|c| c.optimizer.schedule = ScheduleConfig::Constant);
+        with(&|c| c.drift = DriftConfig::PageHinkley(PageHinkleyConfig::default()));
         configs
     }
 
@@ -323,7 +340,11 @@ mod tests {
             if path.ends_with(".kind") && path != "optimizer.kind" {
                 continue; // Covered by the variants above.
             }
-            let kind = if path.starts_with("compression.") { "compression.kind = \"top-k\"\n" } else { "" };
+            let kind = match path.split('.').next() {
+                Some("compression") => "compression.kind = \"top-k\"\n",
+                Some("drift") => "drift.kind = \"page-hinkley\"\n",
+                _ => "",
+            };
             let text = format!("{kind}{path} = \"{choice}\"\n");
             assert!(
                 toml::from_str::<RunConfig>(&text).is_ok(),

@@ -2,9 +2,10 @@
 
 use super::error::{ConfigError, Problem};
 use super::{
-    ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, GateConfig, OptimizerKind,
-    Partition, RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
+    ArrivalConfig, BatchPolicy, BufferPolicy, CompressionConfig, ComputeConfig, DriftConfig, DriftReaction,
+    GateConfig, OptimizerKind, Partition, RatesConfig, RunConfig, ScheduleConfig, SyncConfig,
 };
+use crate::metrics::serve::parse_address;
 use crate::models;
 
 /// Names of the published rate lists.
@@ -65,7 +66,26 @@ impl RunConfig {
                 "set injection.alpha and beta to 0",
             ));
         }
+        self.check_drift()?;
         self.check_run()
+    }
+
+    fn check_drift(&self) -> Result<(), Problem> {
+        let DriftConfig::PageHinkley(drift) = self.drift else { return Ok(()) };
+        not_negative("drift.tolerance", drift.tolerance)?;
+        above_zero("drift.threshold", drift.threshold)?;
+        within("drift.label-window", drift.label_window, 10, 1_000_000)?;
+        positive_share("drift.label-distance", drift.label_distance)?;
+        above_zero("drift.boost", drift.boost)?;
+        between("drift.boost", drift.boost, 0.0, 100.0)?;
+        within("drift.boost-steps", drift.boost_steps, 1, 1_000_000_000)?;
+        let drops = self.buffer.policy == BufferPolicy::Truncation && self.buffer.keep > 0;
+        if drift.react == DriftReaction::KeepNewest && !drops {
+            let why = "keep-newest drops older samples, which only truncation with buffer.keep above 0 holds and may drop";
+            let cure = "set buffer.policy to \"truncation\" and buffer.keep, or drift.react to \"lr-boost\" or \"none\"";
+            return Err(conflict(&["drift.react", "buffer.policy", "buffer.keep"], why, cure));
+        }
+        Ok(())
     }
 
     fn check_name(&self) -> Result<(), Problem> {
@@ -306,7 +326,16 @@ impl RunConfig {
         not_negative("run.max-time-s", run.max_time_s)?;
         share("run.target-accuracy", run.target_accuracy)?;
         within("run.eval-every", run.eval_every, 1, 1_000_000_000)?;
-        within("run.threads", run.threads, 0, 1024)
+        within("run.threads", run.threads, 0, 1024)?;
+        above_zero("run.stall-limit-s", run.stall_limit_s)?;
+        between("run.stall-limit-s", run.stall_limit_s, 0.0, MAX_WAIT_S)?;
+        match &run.serve {
+            Some(address) if parse_address(address).is_none() => {
+                let expected = "an address and port, as \"127.0.0.1:9464\"";
+                Err(out_of_range("run.serve", format!("\"{}\"", super::check::short(address)), expected))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct CpuEngine<E> {
     update: Update,
     /// Of the step under way.
     outcome: StepOutcome,
+    device_losses: Vec<LossStats>,
 }
 
 impl<E: CpuElement> CpuEngine<E> {
@@ -49,6 +50,7 @@ impl<E: CpuElement> CpuEngine<E> {
             evaluated_stats: stats.clone(),
             stats: vec![stats; hosted],
             outcome: StepOutcome::default(),
+            device_losses: Vec::with_capacity(hosted),
         })
     }
 }
@@ -72,6 +74,7 @@ impl<E: CpuElement> Engine for CpuEngine<E> {
 
     fn begin_step(&mut self) -> Result<()> {
         self.outcome = StepOutcome::default();
+        self.device_losses.clear();
         self.update.begin_step();
         if self.update.is_shared() {
             self.executor.load_params(&self.params)?;
@@ -95,6 +98,7 @@ impl<E: CpuElement> Engine for CpuEngine<E> {
             self.executor.forward_backward(x, &batch.labels, params, stats, &mut self.grad, dropout)?;
         self.outcome.compute += begin.elapsed();
         self.outcome.loss = self.outcome.loss + loss;
+        self.device_losses.push(loss);
         self.outcome.diverged |= !loss.loss_sum.is_finite();
         self.outcome.diverged |= !self.update.contribute(step, batch.labels.len(), &self.grad)?;
         Ok(())
@@ -106,6 +110,10 @@ impl<E: CpuElement> Engine for CpuEngine<E> {
         }
         let Updated { exchange, grad_norm, diverged } = self.update.finish(step, comm, &mut self.params)?;
         Ok(StepOutcome { exchange, grad_norm, diverged, ..self.outcome })
+    }
+
+    fn device_losses(&self) -> &[LossStats] {
+        &self.device_losses
     }
 
     fn start_epoch(&mut self) -> Result<()> {

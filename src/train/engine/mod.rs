@@ -89,6 +89,9 @@ pub(crate) trait Engine: Send {
     /// that are due to be averaged.
     fn end_step(&mut self, step: ClusterStep<'_>, comm: &mut dyn Communicator) -> Result<StepOutcome>;
 
+    /// Loss and accuracy sums of each device of the last step, in the order of its [`Engine::train`] calls.
+    fn device_losses(&self) -> &[LossStats];
+
     /// A pass over the data set is done.
     fn start_epoch(&mut self) -> Result<()>;
 

@@ -163,7 +163,18 @@ fn step(
     }
     let global_batch =
         (BATCH as f64 * weights.iter().filter(|&&weight| weight > 0.0).count() as f64) as usize;
-    engine.end_step(ClusterStep { step: number, global_batch, weights, lr: 0.01 }, comm).unwrap()
+    let outcome =
+        engine.end_step(ClusterStep { step: number, global_batch, weights, lr: 0.01 }, comm).unwrap();
+    let losses = engine.device_losses();
+    let sum: f64 = losses.iter().map(|loss| loss.loss_sum).sum();
+    let all = outcome.loss.loss_sum;
+    assert_eq!(losses.len(), contents.len());
+    // Differences of running sums round.
+    assert!(
+        !all.is_finite() || (sum - all).abs() <= 1e-9 * all,
+        "the losses of the devices add up to {sum}, not {all}"
+    );
+    outcome
 }
 
 fn bits(engine: &dyn Engine) -> Vec<u32> {

@@ -41,6 +41,9 @@ pub(crate) struct CudaEngine<E: Element> {
     evaluated_stats: DeviceBuffer<f32>,
     /// Loss sum, top-1, top-5.
     loss: PinnedBuffer<f64>,
+    /// The same after the pass of each device of a step, those before it included.
+    loss_after: Vec<PinnedBuffer<f64>>,
+    device_losses: Vec<LossStats>,
     update: Box<dyn CudaUpdate<E>>,
     /// Begin and end of each pass of the step under way.
     passes: Vec<(TimeMark, TimeMark)>,
@@ -70,6 +73,8 @@ impl<E: Element> CudaEngine<E> {
             stats: (0..hosted).map(|_| device.upload(&stats)).collect::<std::result::Result<_, _>>()?,
             evaluated_stats: device.upload(&stats)?,
             loss: device.pinned(3)?,
+            loss_after: (0..hosted).map(|_| device.pinned(3)).collect::<std::result::Result<_, _>>()?,
+            device_losses: Vec::with_capacity(hosted),
             update: update::open(config, &device, plan, hosted, world_size, params)?,
             passes: Vec::new(),
             in_flight: false,
@@ -115,6 +120,7 @@ impl<E: Element> Engine for CudaEngine<E> {
     fn begin_step(&mut self) -> Result<()> {
         self.outcome = StepOutcome::default();
         self.passes.clear();
+        self.device_losses.clear();
         self.begin_loss()?;
         self.update.begin_step(&mut self.executor)
     }
@@ -134,6 +140,11 @@ impl<E: Element> Engine for CudaEngine<E> {
             self.device.copy(self.executor.stats(), self.stats[index].view_mut())?;
             self.passes.push((begin, self.device.mark_time()?));
         }
+        let after = &mut self.loss_after[self.device_losses.len()];
+        self.in_flight = true;
+        // SAFETY: `end_step` waits before it reads; where a step fails before that, the next one begins with a wait.
+        unsafe { self.device.queue_download(self.executor.loss(), after) }?;
+        self.device_losses.push(LossStats::default());
         self.update.contribute(step, batch.labels.len(), &mut self.executor)
     }
 
@@ -143,6 +154,16 @@ impl<E: Element> Engine for CudaEngine<E> {
         unsafe { self.update.queue(comm.hosts_all(), &mut self.executor) }?;
         self.wait()?;
         self.outcome.loss = loss_sums(&self.loss);
+        let mut before = LossStats::default();
+        for (device, after) in self.device_losses.iter_mut().zip(&self.loss_after) {
+            let after = loss_sums(after);
+            *device = LossStats {
+                loss_sum: after.loss_sum - before.loss_sum,
+                top1: after.top1.saturating_sub(before.top1),
+                top5: after.top5.saturating_sub(before.top5),
+            };
+            before = after;
+        }
         for (begin, end) in &self.passes {
             self.outcome.compute += begin.elapsed(end)?;
         }
@@ -152,6 +173,10 @@ impl<E: Element> Engine for CudaEngine<E> {
         }
         let Updated { exchange, grad_norm, diverged } = self.update.finish(step, &mut self.executor, comm)?;
         Ok(StepOutcome { exchange, grad_norm, diverged, ..self.outcome })
+    }
+
+    fn device_losses(&self) -> &[LossStats] {
+        &self.device_losses
     }
 
     fn start_epoch(&mut self) -> Result<()> {
