@@ -2,7 +2,7 @@
 //!
 //! [`LossDrift`] is Page's test with Hinkley's forgetful mean: it sums by how much each loss exceeds the recent mean, in
 //! recent standard deviations, and fires when the sum is large. [`LabelDrift`] compares the labels of two neighbouring
-//! windows of a stream by total variation. [`DriftWatch`] runs both for every device and says what the trainer is to do.
+//! windows of a stream by total variation. `DriftWatch` runs both for every device and says what the trainer is to do.
 
 use crate::metrics::record::{DriftKind, DriftRecord};
 use crate::train::config::{DriftConfig, DriftReaction, PageHinkleyConfig};

@@ -113,11 +113,14 @@ mod tests {
     use crate::ops::simd::SimdLevel;
     use crate::ops::simd::lanes::{Array8, Lanes};
 
-    fn check(count: usize, transpose: impl Fn(*const f32, usize, *mut f32, usize)) {
+    type Transpose = unsafe fn(*const f32, usize, *mut f32, usize);
+
+    fn check(count: usize, transpose: Transpose) {
         let (from_pitch, to_pitch) = (count + 3, count + 5);
         let from: Vec<f32> = (0..count * from_pitch).map(|i| i as f32).collect();
         let mut to = vec![-1.0; count * to_pitch];
-        transpose(from.as_ptr(), from_pitch, to.as_mut_ptr(), to_pitch);
+        // SAFETY: the level is available, as the caller has checked; the rows lie inside the vectors.
+        unsafe { transpose(from.as_ptr(), from_pitch, to.as_mut_ptr(), to_pitch) };
         for (i, &value) in to.iter().enumerate() {
             let (row, column) = (i / to_pitch, i % to_pitch);
             let expected = if column < count { from[column * from_pitch + row] } else { -1.0 };
@@ -127,16 +130,15 @@ mod tests {
 
     #[test]
     fn every_level_transposes_and_writes_nothing_beside_the_block() {
-        // SAFETY (all blocks): the level is available; the rows lie inside the vectors.
-        check(8, |from, a, to, b| unsafe { Array8::transpose_block(from, a, to, b) });
+        check(8, Array8::transpose_block);
         #[cfg(target_arch = "x86_64")]
         {
             use crate::ops::simd::lanes::{M256, M512};
             if SimdLevel::Avx2.is_available() {
-                check(8, |from, a, to, b| unsafe { M256::transpose_block(from, a, to, b) });
+                check(8, M256::transpose_block);
             }
             if SimdLevel::Avx512.is_available() {
-                check(16, |from, a, to, b| unsafe { M512::transpose_block(from, a, to, b) });
+                check(16, M512::transpose_block);
             }
         }
     }
