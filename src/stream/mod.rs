@@ -12,6 +12,7 @@ mod error;
 mod live;
 pub mod policy;
 pub mod rates;
+pub mod record;
 pub mod ring;
 pub mod source;
 pub(crate) mod sync;

@@ -4,6 +4,7 @@
 mod live;
 mod policy;
 mod rates;
+mod record;
 mod ring;
 mod spill;
 mod support;
