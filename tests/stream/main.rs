@@ -6,6 +6,7 @@ mod policy;
 mod rates;
 mod record;
 mod ring;
+mod socket;
 mod spill;
 mod support;
 mod virtual_time;
