@@ -11,6 +11,7 @@ mod device;
 mod error;
 mod live;
 pub mod policy;
+pub mod publish;
 pub mod rates;
 pub mod record;
 pub mod ring;

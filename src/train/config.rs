@@ -24,6 +24,7 @@ pub use drift::{DriftConfig, DriftReaction, PageHinkleyConfig};
 pub use error::{ConfigError, Location, Problem};
 pub use overrides::Override;
 pub use source::SourceConfig;
+pub(crate) use source::split_address;
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -43,7 +43,7 @@ impl SourceConfig {
 }
 
 /// Host and port of `host:port`; the host may be an IPv6 address in brackets.
-pub(super) fn split_address(address: &str) -> Option<(&str, u16)> {
+pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let bare = host.strip_prefix('[').map_or(Some(host), |rest| rest.strip_suffix(']'))?;
     let bracketed = bare.len() != host.len();
