@@ -4,6 +4,7 @@ use crate::data::fetch::FetchError;
 use crate::metrics::MetricsError;
 use crate::metrics::serve::ServeError;
 use crate::models::ModelError;
+use crate::stream::publish::PublishError;
 use crate::train::config::ConfigError;
 use std::path::PathBuf;
 
@@ -76,6 +77,22 @@ pub enum CliError {
         /// The report.
         report: PathBuf,
     },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address with --to")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A device's stream can no longer be published.
+    #[error("device {device}: {source}")]
+    Publish {
+        /// Device, from 0.
+        device: usize,
+        /// What went wrong.
+        source: PublishError,
+    },
     /// Training failed.
     #[error(transparent)]
     Run(Box<crate::Error>),
@@ -86,7 +103,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Output { .. } | Self::NotComparable { .. } | Self::OnlyOne { .. } => 2,
-            Self::Flag { .. } | Self::Model(_) => 2,
+            Self::Flag { .. } | Self::Model(_) | Self::Listen { .. } => 2,
             Self::Metrics(error) => match error {
                 MetricsError::NoRun { .. } | MetricsError::Json { .. } => 2,
                 _ => 1,
@@ -99,7 +116,7 @@ impl CliError {
                 _ => 1,
             },
             Self::Run(error) => 1 + u8::from(error.is_bad_input()),
-            Self::Interrupted { .. } | Self::Diverged { .. } => 1,
+            Self::Interrupted { .. } | Self::Diverged { .. } | Self::Publish { .. } => 1,
         }
     }
 }

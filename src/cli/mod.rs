@@ -12,6 +12,7 @@ mod flags;
 mod interrupt;
 mod models;
 mod presets;
+mod publish;
 mod run;
 mod table;
 
@@ -49,6 +50,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// List the networks with their sizes.
     Models(models::ModelsArgs),
+    /// Play each device's share of the data set over TCP, for a run with `source.kind = "tcp"`.
+    Publish(publish::PublishArgs),
     /// Download CIFAR-10 or CIFAR-100.
     Fetch(fetch::FetchArgs),
 }
@@ -68,6 +71,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, runner: &Runner<'_>) 
         Command::Compare(arguments) => compare::compare(&arguments, runner),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Models(arguments) => models::models(&arguments),
+        Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::fetch(&arguments),
     };
     match done {

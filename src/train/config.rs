@@ -12,6 +12,7 @@ mod load;
 mod locate;
 mod overrides;
 mod schema;
+mod source;
 mod validate;
 
 pub use crate::models::Stem;
@@ -22,6 +23,8 @@ pub use compression::{
 pub use drift::{DriftConfig, DriftReaction, PageHinkleyConfig};
 pub use error::{ConfigError, Location, Problem};
 pub use overrides::Override;
+pub use source::SourceConfig;
+pub(crate) use source::split_address;
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -40,6 +43,8 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// Devices, their streams, links and speeds.
     pub cluster: ClusterConfig,
+    /// Where the samples come from. Default: the data set, replayed.
+    pub source: SourceConfig,
     /// How many samples each device trains on in a step.
     pub batch: BatchConfig,
     /// What happens to samples that a step leaves in the buffer.

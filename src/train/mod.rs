@@ -16,7 +16,8 @@
 pub mod batch;
 pub mod config;
 mod device_batch;
-pub mod drift;
+pub mod device_sources;
+mod drift;
 mod engine;
 mod evaluate;
 mod exchange;
@@ -32,5 +33,6 @@ mod shared_sample;
 mod trainer;
 mod update;
 
+pub use device_sources::DeviceSources;
 pub use run::{PARAMETERS_FILE, run};
 pub use trainer::Trainer;

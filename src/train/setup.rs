@@ -13,9 +13,9 @@ use crate::models::{self, ModelSpec};
 use crate::nn::{Op, Plan};
 use crate::ops::input::{Augment, Normalizer};
 use crate::stream::rates::RateModel;
-use crate::stream::source::{ReplaySource, Samples};
+use crate::stream::source::{ReplaySource, Samples, SocketOptions, SocketSource, Source};
 use crate::stream::{DeviceStream, LiveOptions, LiveStream, StreamError, VirtualStream};
-use crate::train::config::RunConfig;
+use crate::train::config::{RunConfig, SourceConfig};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ pub(crate) fn devices(
                 .map_err(StreamError::from)?;
         devices.push(LocalDevice {
             rank,
-            stream: stream(config, source, max_batch, clock, rank)?,
+            stream: stream(config, train, source, max_batch, clock, rank)?,
             profile: profiles[rank],
             batch: engine.new_batch(max_batch)?,
             trained_samples: 0,
@@ -123,6 +123,7 @@ pub(crate) fn devices(
 
 fn stream(
     config: &RunConfig,
+    train: &Dataset,
     source: ReplaySource,
     max_batch: usize,
     clock: &Clock,
@@ -134,6 +135,15 @@ fn stream(
         }
         Clock::Real { start } => *start,
     };
+    let source: Box<dyn Source> = match &config.source {
+        SourceConfig::Replay => Box::new(source),
+        SourceConfig::Tcp { addresses } => Box::new(SocketSource::new(SocketOptions {
+            address: addresses[rank].clone(),
+            shape: train.shape(),
+            classes: train.classes(),
+            expected_rate: source.rate(Duration::ZERO),
+        })),
+    };
     let options = LiveOptions {
         ring_samples: 2 * max_batch,
         buffer: config.buffer.clone(),
@@ -141,7 +151,7 @@ fn stream(
         device: rank as u64,
         epoch,
     };
-    Ok(Box::new(LiveStream::spawn(Box::new(source), options)?))
+    Ok(Box::new(LiveStream::spawn(source, options)?))
 }
 
 /// Compute speed of each device; may run two steps of the network to measure this machine.

@@ -126,6 +126,13 @@ fn every_configuration_survives_the_trip_through_toml() {
             "cluster.compute.slowdown=3",
         ],
         &["cluster.arrivals.kind=trace", "cluster.arrivals.path=a.csv", "seed=9223372036854775807"],
+        &["cluster.devices=1", "cluster.clock=real", "source.kind=tcp", "source.addresses=[::1]:7001"],
+        &[
+            "cluster.devices=2",
+            "cluster.clock=real",
+            "source.kind=tcp",
+            "source.addresses=[\"a:1\", \"b:2\"]",
+        ],
     ] {
         let config = default_with(assignments);
         let text = config.to_toml();

@@ -4,7 +4,9 @@
 mod live;
 mod policy;
 mod rates;
+mod record;
 mod ring;
+mod socket;
 mod spill;
 mod support;
 mod virtual_time;

@@ -1,8 +1,10 @@
 //! Where samples come from: something that yields them with arrival time and offset, and never blocks.
 
 mod replay;
+mod socket;
 
 pub use replay::{ReplaySource, SampleRef, Samples};
+pub use socket::{SocketOptions, SocketSource};
 
 use crate::stream::ring::SampleMeta;
 use crate::units::SamplesPerSec;

@@ -54,6 +54,12 @@ fn check_value(
             }
             Ok(())
         }
+        (Kind::Texts, DeValue::Array(items)) => {
+            for (i, item) in items.iter().enumerate() {
+                check_value(document, &format!("{path}[{i}]"), item, &Kind::Text)?;
+            }
+            Ok(())
+        }
         (_, other) => fail(wrong_type(path, kind, describe(other))),
     }
 }

@@ -4,8 +4,8 @@ use super::{
     Aggregation, ArrivalConfig, BatchConfig, BatchNormStatistics, BatchPolicy, BufferConfig, BufferPolicy,
     ClockKind, ClusterConfig, CompressionConfig, ComputeConfig, DataConfig, DeviceKind, DgcConfig,
     DriftConfig, GateConfig, IndexCoding, InjectionConfig, LengthConfig, LinkConfig, ModelConfig,
-    OptimizerConfig, OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig, Stem,
-    SyncConfig, TopKConfig, TopKScope, ValueCoding,
+    OptimizerConfig, OptimizerKind, Partition, Precision, RatesConfig, RunConfig, ScheduleConfig,
+    SourceConfig, Stem, SyncConfig, TopKConfig, TopKScope, ValueCoding,
 };
 
 impl Default for RunConfig {
@@ -16,6 +16,7 @@ impl Default for RunConfig {
             model: ModelConfig::default(),
             data: DataConfig::default(),
             cluster: ClusterConfig::default(),
+            source: SourceConfig::Replay,
             batch: BatchConfig::default(),
             buffer: BufferConfig::default(),
             aggregation: Aggregation::BySamples,

@@ -144,6 +144,12 @@ fn parse(key: &str, text: &str, kind: &Kind) -> Result<Value, Problem> {
                 items.map(|item| item.trim().parse::<f64>().map(Value::Float)).collect();
             numbers.map(Value::Array).map_err(|_| wrong())
         }
+        Kind::Texts => {
+            // Only a pair of brackets is a list's: an IPv6 address begins with one, too.
+            let inner = text.trim().strip_prefix('[').and_then(|list| list.strip_suffix(']'));
+            let items = inner.unwrap_or(text.trim()).trim_end_matches(',').split(',');
+            Ok(items.map(|item| item.trim().trim_matches('"').into()).collect::<Vec<Value>>().into())
+        }
         Kind::Choice(choices) if choices.contains(&plain) => Ok(plain.into()),
         Kind::Choice(choices) => Err(unknown_choice(key, plain, choices.to_vec())),
         Kind::Table(_) | Kind::Tagged(_) => Err(wrong()),

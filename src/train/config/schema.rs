@@ -19,6 +19,7 @@ pub(super) enum Kind {
     Count,
     Number,
     Numbers,
+    Texts,
     /// A name or a list of numbers.
     Rates,
     Choice(&'static [&'static str]),
@@ -53,6 +54,10 @@ pub(super) const ROOT: &[Field] = &[
     field("model", Kind::Table(MODEL)),
     field("data", Kind::Table(DATA)),
     field("cluster", Kind::Table(CLUSTER)),
+    field(
+        "source",
+        Kind::Tagged(&[variant("replay", &[]), variant("tcp", &[required("addresses", Kind::Texts)])]),
+    ),
     field("batch", Kind::Table(BATCH)),
     field("buffer", Kind::Table(BUFFER)),
     field("aggregation", Kind::Choice(&["by-samples", "uniform"])),
@@ -215,6 +220,7 @@ impl Kind {
             Self::Count => "a whole number, 0 or more".into(),
             Self::Number => "a number".into(),
             Self::Numbers => "a list of numbers, as [0.25, 0.5]".into(),
+            Self::Texts => "a list of texts in quotes, as [\"a\", \"b\"]".into(),
             Self::Rates => "a list of numbers, one per device, or the name of a published list".into(),
             Self::Choice(choices) => format!("one of {}", choices.join(", ")),
             Self::Table(_) => "a table".into(),
@@ -238,7 +244,7 @@ pub(super) fn variant_fields<'a>(
 mod tests {
     use super::super::{
         ArrivalConfig, CompressionConfig, ComputeConfig, DgcConfig, DriftConfig, GateConfig,
-        PageHinkleyConfig, Partition, RunConfig, ScheduleConfig, SyncConfig, TopKConfig,
+        PageHinkleyConfig, Partition, RunConfig, ScheduleConfig, SourceConfig, SyncConfig, TopKConfig,
     };
     use super::*;
     use std::collections::BTreeSet;
@@ -290,6 +296,7 @@ mod tests {
         };
         with(&|c| c.sync = SyncConfig::Local { steps: 2 });
         with(&|c| c.compression = CompressionConfig::None);
+        with(&|c| c.source = SourceConfig::Tcp { addresses: vec!["a:1".into()] });
         with(&|c| c.compression = CompressionConfig::Dgc(DgcConfig::default()));
         for gate in [GateConfig::Always, GateConfig::Reference { delta: 1.0 }] {
             with(&|c| c.compression = CompressionConfig::TopK(TopKConfig { gate, ..TopKConfig::default() }));

@@ -46,6 +46,7 @@ impl RunConfig {
         at_most("seed", self.seed, i64::MAX as u64)?;
         self.check_model_and_data()?;
         self.check_cluster()?;
+        self.source.check(self)?;
         self.check_batch_and_buffer()?;
         self.check_optimizer()?;
         self.check_sync_and_compression()?;
@@ -339,11 +340,11 @@ impl RunConfig {
     }
 }
 
-fn out_of_range(key: &str, found: impl ToString, expected: &str) -> Problem {
+pub(super) fn out_of_range(key: &str, found: impl ToString, expected: &str) -> Problem {
     Problem::OutOfRange { key: key.into(), found: found.to_string(), expected: expected.into() }
 }
 
-fn conflict(keys: &[&'static str], why: &str, cure: &str) -> Problem {
+pub(super) fn conflict(keys: &[&'static str], why: &str, cure: &str) -> Problem {
     Problem::Conflict { keys: keys.to_vec(), why: why.into(), cure: cure.into() }
 }
 
@@ -387,7 +388,7 @@ fn at_most(key: &str, value: u64, high: u64) -> Result<(), Problem> {
     if value <= high { Ok(()) } else { Err(out_of_range(key, value, &format!("at most {high}"))) }
 }
 
-fn per_device(key: &str, found: usize, devices: usize, one_for_all: bool) -> Result<(), Problem> {
+pub(super) fn per_device(key: &str, found: usize, devices: usize, one_for_all: bool) -> Result<(), Problem> {
     if found == devices || (one_for_all && found == 1) {
         return Ok(());
     }

@@ -1,0 +1,46 @@
+//! The streams of a configuration's devices without a trainer: what a publisher plays.
+
+use super::config::RunConfig;
+use super::setup;
+use crate::data;
+use crate::error::{Error, Result};
+use crate::shape::ImageShape;
+use crate::stream::StreamError;
+use crate::stream::rates::RateModel;
+use crate::stream::source::{ReplaySource, Samples};
+use std::sync::Arc;
+
+/// The share of the training data of every device, at its rate: the same that a run of the configuration replays.
+pub struct DeviceSources {
+    /// Size of every image.
+    pub shape: ImageShape,
+    /// One per device.
+    pub sources: Vec<ReplaySource>,
+    /// Long-run mean rate of each, samples/s.
+    pub rates: Vec<f64>,
+}
+
+impl DeviceSources {
+    /// Loads the data set and splits it.
+    ///
+    /// # Errors
+    /// Data that cannot be read or split, rates that cannot be made.
+    pub fn new(config: &RunConfig) -> Result<Self> {
+        let train = setup::load_data(config)?.train;
+        config.validate_classes("training", train.classes())?;
+        let devices = config.cluster.devices;
+        let rates = RateModel::new(&config.cluster.rates, &config.cluster.arrivals, devices, config.seed)
+            .map_err(StreamError::from)?;
+        let rule = &config.data.partition;
+        let shares = data::partition(train.labels(), train.classes(), devices, rule, config.seed)?;
+        let samples: Arc<dyn Samples> = Arc::new(train.clone());
+        let source = |(device, share): (usize, Vec<u32>)| {
+            let arrivals = rates.arrivals(device);
+            ReplaySource::new(Arc::clone(&samples), share, arrivals, config.seed, device as u64)
+                .map_err(|error| Error::from(StreamError::from(error)))
+        };
+        let sources = shares.into_iter().enumerate().map(source).collect::<Result<_>>()?;
+        let rates = (0..devices).map(|device| rates.mean(device).0).collect();
+        Ok(Self { shape: train.shape(), sources, rates })
+    }
+}
