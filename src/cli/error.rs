@@ -76,6 +76,12 @@ pub enum CliError {
         /// The report.
         report: PathBuf,
     },
+    /// The processes of a job failed, or could not be started.
+    #[error("the job failed: {reason}")]
+    Launch {
+        /// Which, and how they ended.
+        reason: String,
+    },
     /// Training failed.
     #[error(transparent)]
     Run(Box<crate::Error>),
@@ -99,7 +105,7 @@ impl CliError {
                 _ => 1,
             },
             Self::Run(error) => 1 + u8::from(error.is_bad_input()),
-            Self::Interrupted { .. } | Self::Diverged { .. } => 1,
+            Self::Interrupted { .. } | Self::Diverged { .. } | Self::Launch { .. } => 1,
         }
     }
 }

@@ -32,5 +32,5 @@ mod shared_sample;
 mod trainer;
 mod update;
 
-pub use run::{PARAMETERS_FILE, run};
+pub use run::{LAST_PARAMETERS_FILE, PARAMETERS_FILE, run, run_process};
 pub use trainer::Trainer;
