@@ -48,6 +48,16 @@ pub enum Error {
     /// A collective.
     #[error(transparent)]
     Comm(#[from] crate::comm::CommError),
+    /// Another process of the job ended, hangs, or does something else.
+    #[error("step {step}: {source}{}", saved.as_ref().map_or_else(String::new, |path| format!("; the parameters of the last whole step are in {}", path.display())))]
+    Lost {
+        /// The step under way.
+        step: u64,
+        /// Where the parameters of the last whole step are.
+        saved: Option<PathBuf>,
+        /// What was seen.
+        source: crate::comm::CommError,
+    },
     /// The device to compute on.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),

@@ -93,6 +93,12 @@ pub enum CliError {
         /// What went wrong.
         source: PublishError,
     },
+    /// The processes of a job failed, or could not be started.
+    #[error("the job failed: {reason}")]
+    Launch {
+        /// Which, and how they ended.
+        reason: String,
+    },
     /// Training failed.
     #[error(transparent)]
     Run(Box<crate::Error>),
@@ -116,7 +122,8 @@ impl CliError {
                 _ => 1,
             },
             Self::Run(error) => 1 + u8::from(error.is_bad_input()),
-            Self::Interrupted { .. } | Self::Diverged { .. } | Self::Publish { .. } => 1,
+            Self::Interrupted { .. } | Self::Diverged { .. } => 1,
+            Self::Publish { .. } | Self::Launch { .. } => 1,
         }
     }
 }

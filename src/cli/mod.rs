@@ -10,11 +10,13 @@ mod error;
 mod fetch;
 mod flags;
 mod interrupt;
+mod launch;
 mod models;
 mod presets;
 mod publish;
 mod run;
 mod table;
+mod worker;
 
 pub use error::CliError;
 pub use flags::ConfigFlags;
@@ -46,6 +48,10 @@ enum Command {
     Run(run::RunArgs),
     /// Train or read several runs and put them side by side: ScaDLES against DDL by default.
     Compare(compare::CompareArgs),
+    /// Be one process of a job whose devices are spread over several processes or machines.
+    Worker(Box<worker::WorkerArgs>),
+    /// Start all processes of a job on this machine.
+    Launch(launch::LaunchArgs),
     /// Say what this machine offers and what to fix first.
     Doctor(doctor::DoctorArgs),
     /// List the networks with their sizes.
@@ -69,6 +75,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, runner: &Runner<'_>) 
     let done = match cli.command {
         Command::Run(arguments) => run::run(&arguments, runner),
         Command::Compare(arguments) => compare::compare(&arguments, runner),
+        Command::Worker(arguments) => worker::worker(&arguments),
+        Command::Launch(arguments) => launch::launch(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Models(arguments) => models::models(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),

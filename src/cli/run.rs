@@ -49,12 +49,24 @@ impl OutputArgs {
     }
 }
 
+impl RunArgs {
+    /// The configuration that file and flags describe.
+    pub fn config(&self) -> Result<RunConfig, CliError> {
+        let mut config = RunConfig::load(self.config.as_deref(), &self.flags.overrides()?)?;
+        if let Some(out) = &self.out {
+            config.run.out = Some(out.clone());
+        }
+        Ok(config)
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(arguments: &RunArgs, runner: &Runner<'_>) -> Result<(), CliError> {
-    let mut config = RunConfig::load(arguments.config.as_deref(), &arguments.flags.overrides()?)?;
-    if let Some(out) = &arguments.out {
-        config.run.out = Some(out.clone());
-    }
+    train(arguments.config()?, arguments, runner)
+}
+
+/// Trains `config` into its folder and says what came out.
+pub(super) fn train(mut config: RunConfig, arguments: &RunArgs, runner: &Runner<'_>) -> Result<(), CliError> {
     let path = match &config.run.out {
         Some(path) => path.clone(),
         None => RunFolder::unused(&Path::new("runs").join(&config.name), "run.json"),

@@ -4,10 +4,13 @@
 //! | implementation | devices | time |
 //! | --- | --- | --- |
 //! | [`LocalCommunicator`] | all of them in this process | computed from the link and the bytes of the ring algorithms |
+//! | [`ProcessCommunicator`] | in several processes, over TCP | measured, or computed likewise |
 
 mod local;
+mod processes;
 
 pub use local::LocalCommunicator;
+pub use processes::{Place, ProcessCommunicator};
 
 use std::ops::Range;
 use std::time::Duration;
@@ -59,6 +62,40 @@ pub enum CommError {
         /// Devices of the cluster.
         world_size: usize,
     },
+    /// The processes of a job do not come together.
+    #[error("the processes of the job do not come together: {reason}")]
+    Setup {
+        /// Who or what is missing or wrong.
+        reason: String,
+    },
+    /// Another process is lost, or does not do the same.
+    #[error("process {process} is lost in {op}: {reason}")]
+    Peer {
+        /// That process, from 0.
+        process: usize,
+        /// The collective.
+        op: &'static str,
+        /// What was seen of it.
+        reason: String,
+    },
+    /// Another process has noticed first that a process is lost.
+    #[error("process {process} is lost, as another process says: {reason}")]
+    Aborted {
+        /// The lost process, from 0.
+        process: usize,
+        /// What the other one saw of it.
+        reason: String,
+    },
+    /// What must be equal on all processes is not.
+    #[error(
+        "{what} of processes {processes:?} differ from those of process 0; start the job again from the last parameters that were saved"
+    )]
+    Differs {
+        /// What was compared.
+        what: &'static str,
+        /// The processes that differ.
+        processes: Vec<usize>,
+    },
 }
 
 /// Collectives over `world_size` devices. Every process calls the same operations in the same order; a device without
@@ -99,4 +136,39 @@ pub trait Communicator: Send {
     /// # Errors
     /// [`CommError::NotHosted`] where others must take part, or not one size per device.
     fn all_gather_hosted(&mut self, bytes: &[u64]) -> Result<Traffic, CommError>;
+
+    /// One row of numbers of each process, in their order, for what all must decide alike; rows may differ in length. No part
+    /// of the method: its bytes and time are not counted. With one process, the row itself.
+    ///
+    /// # Errors
+    /// Another process is lost.
+    fn share(&mut self, row: &[f64]) -> Result<Vec<Vec<f64>>, CommError> {
+        Ok(vec![row.to_vec()])
+    }
+
+    /// Whether any process says so.
+    ///
+    /// # Errors
+    /// As [`Self::share`].
+    fn any(&mut self, flag: bool) -> Result<bool, CommError> {
+        Ok(self.share(&[f64::from(u8::from(flag))])?.iter().flatten().any(|&flag| flag != 0.0))
+    }
+
+    /// Replaces `vector` by that of the process that hosts rank 0. Not counted, as [`Self::share`].
+    ///
+    /// # Errors
+    /// As [`Self::share`].
+    fn broadcast(&mut self, _vector: &mut [f32]) -> Result<(), CommError> {
+        Ok(())
+    }
+
+    /// Compares a checksum of something that must be equal on all processes.
+    ///
+    /// # Errors
+    /// [`CommError::Differs`], or as [`Self::share`].
+    fn check_equal(&mut self, what: &'static str, checksum: u32) -> Result<(), CommError> {
+        let rows = self.share(&[f64::from(checksum)])?;
+        let differ: Vec<usize> = (0..rows.len()).filter(|&process| rows[process] != rows[0]).collect();
+        if differ.is_empty() { Ok(()) } else { Err(CommError::Differs { what, processes: differ }) }
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) fn gather_batches(
     now: Duration,
 ) -> Result<Gathered> {
     let givers = batches.injection.givers(step);
-    let ready = wait_for_samples(devices, batches, now)?;
+    let ready = wait_for_samples(devices, batches, comm, now)?;
     for device in devices.iter_mut() {
         let wanted = own_batch(device, batches, now).min(batches.max_batch);
         let given = match givers.contains(&device.rank) {
@@ -69,6 +69,7 @@ pub(crate) fn gather_batches(
 fn wait_for_samples(
     devices: &mut [LocalDevice],
     batches: &BatchRule,
+    comm: &mut dyn Communicator,
     now: Duration,
 ) -> Result<Vec<Duration>> {
     let deadline = now + batches.wait_limit;
@@ -86,10 +87,53 @@ fn wait_for_samples(
     for device in devices.iter_mut() {
         device.stream.advance(now)?;
     }
-    let nobody_has_any = devices.iter().all(|device| device.stream.held() == 0);
-    let start = if nobody_has_any { wait_for_any(devices, now, deadline)? } else { now };
+    let start = if comm.any(anybody_has_any(devices))? {
+        now
+    } else if comm.hosts_all() {
+        wait_for_any(devices, now, deadline)?
+    } else {
+        wait_with_others(devices, comm, now, deadline)?
+    };
     Ok(vec![start; devices.len()])
 }
+
+fn anybody_has_any(devices: &[LocalDevice]) -> bool {
+    devices.iter().any(|device| device.stream.held() > 0)
+}
+
+/// As [`wait_for_any`], where some of the devices are in other processes.
+fn wait_with_others(
+    devices: &mut [LocalDevice],
+    comm: &mut dyn Communicator,
+    now: Duration,
+    deadline: Duration,
+) -> Result<Duration> {
+    let next = devices.iter().filter_map(|device| device.stream.next_arrival()).min();
+    let all_next = comm.share(&[next.map_or(f64::INFINITY, |next| next.as_nanos() as f64)])?;
+    let first = all_next.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+    if first.is_finite() {
+        let start = Duration::from_nanos(first as u64).clamp(now, deadline);
+        for device in devices.iter_mut() {
+            device.stream.advance(start)?;
+        }
+        return Ok(start);
+    }
+    let mut time = now;
+    loop {
+        let begin = time;
+        time = wait_for_any(devices, time, (time + SHARED_TURN).min(deadline))?;
+        let done = anybody_has_any(devices) || time >= deadline;
+        // Streams of all processes that have ended wait for nothing.
+        let ended = time == begin;
+        let rows = comm.share(&[f64::from(u8::from(done)), f64::from(u8::from(ended))])?;
+        if rows.iter().any(|row| row[0] != 0.0) || rows.iter().all(|row| row[1] != 0.0) {
+            return Ok(time);
+        }
+    }
+}
+
+/// Longest wait for samples before the other processes are asked.
+const SHARED_TURN: Duration = Duration::from_millis(20);
 
 /// Longest wait for one device of several on the wall clock before the next one is asked.
 const TURN: Duration = Duration::from_millis(2);

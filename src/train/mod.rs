@@ -8,7 +8,7 @@
 //! | `engine` | batches -> loss, gradients, moved parameters: on the CPU or on a GPU |
 //! | `exchange` | gradients of all devices -> one |
 //! | `update`, `local_sgd` | gradient -> parameters |
-//! | [`drift`] | losses and labels of a device -> has its stream changed? |
+//! | `drift` | losses and labels of a device -> has its stream changed? |
 //! | `evaluate`, `merge_stats` | parameters -> accuracy |
 //! | [`Trainer`] | all of them in order |
 //! | [`run()`] | steps and evaluations until the run ends |
@@ -34,5 +34,5 @@ mod trainer;
 mod update;
 
 pub use device_sources::DeviceSources;
-pub use run::{PARAMETERS_FILE, run};
+pub use run::{LAST_PARAMETERS_FILE, PARAMETERS_FILE, run, run_process};
 pub use trainer::Trainer;

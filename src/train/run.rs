@@ -1,6 +1,8 @@
 //! A whole run: steps and evaluations until it is long enough, good enough, or asked to stop.
 
 use super::Trainer;
+use crate::cluster::Link;
+use crate::comm::{CommError, Communicator, LocalCommunicator};
 use crate::error::{Error, Result};
 use crate::metrics::record::{EndReason, EvalRecord, Event, RunRecord, StepRecord};
 use crate::metrics::sink::Sink;
@@ -9,6 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// File of the final parameters in the output folder.
 pub const PARAMETERS_FILE: &str = "model.safetensors";
+
+/// File of the parameters after the last whole step of a job that lost a process.
+pub const LAST_PARAMETERS_FILE: &str = "last.safetensors";
+
+/// Steps between two comparisons of the processes' parameters.
+const CHECKED_STEPS: usize = 50;
 
 /// Trains as `config` says, telling `sinks` each event as it happens; ends soon after `stop` becomes true.
 ///
@@ -19,16 +27,37 @@ pub const PARAMETERS_FILE: &str = "model.safetensors";
 /// Whatever [`Trainer::new`] or a step cannot do, or a sink that fails. Interruption and divergence are no errors: see
 /// [`RunRecord::end`].
 pub fn run(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBool) -> Result<RunRecord> {
+    let link = Link::new(&config.cluster.link);
+    let comm = Box::new(LocalCommunicator::new(config.cluster.devices, link));
+    run_process(config, comm, sinks, stop)
+}
+
+/// The same for one process of a job: it hosts the devices of `comm.local_ranks()`. The process that hosts rank 0 gets the
+/// records of all devices; the others get the same loss, accuracy and end.
+///
+/// # Errors
+/// As [`run`]; also [`Error::Lost`] when another process ends or hangs.
+pub fn run_process(
+    config: &RunConfig,
+    comm: Box<dyn Communicator>,
+    sinks: &mut [Box<dyn Sink>],
+    stop: &AtomicBool,
+) -> Result<RunRecord> {
     let threads = config.run.threads;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .map_err(|source| Error::Threads { threads, source })?;
-    pool.install(|| run_in_pool(config, sinks, stop))
+    pool.install(|| run_in_pool(config, comm, sinks, stop))
 }
 
-fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBool) -> Result<RunRecord> {
-    let mut trainer = Trainer::new(config)?;
+fn run_in_pool(
+    config: &RunConfig,
+    comm: Box<dyn Communicator>,
+    sinks: &mut [Box<dyn Sink>],
+    stop: &AtomicBool,
+) -> Result<RunRecord> {
+    let mut trainer = Trainer::with_communicator(config, comm)?;
     let parameters = trainer.plan().num_params() as u64;
     if let Some(out) = &config.run.out {
         // Before the work: a folder that cannot be made must not cost a trained network.
@@ -41,8 +70,12 @@ fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBoo
         tell(sinks, &Event::Warning { text: &text })?;
     }
     let (mut steps, mut evals) = (Vec::new(), Vec::new());
-    let end = train(&mut trainer, config, sinks, stop, &mut steps, &mut evals)?;
-    if let Some(out) = &config.run.out {
+    let end = match train(&mut trainer, config, sinks, stop, &mut steps, &mut evals) {
+        Err(Error::Comm(source)) => return Err(lost(&trainer, config, source)),
+        end => end?,
+    };
+    if trainer.any(config.run.out.is_some())? {
+        let out = config.run.out.clone().unwrap_or_default();
         trainer.save(&out.join(PARAMETERS_FILE))?;
     }
     let record = RunRecord {
@@ -62,6 +95,13 @@ fn run_in_pool(config: &RunConfig, sinks: &mut [Box<dyn Sink>], stop: &AtomicBoo
     Ok(record)
 }
 
+/// Keeps the parameters of the last whole step where another process is lost.
+fn lost(trainer: &Trainer, config: &RunConfig, source: CommError) -> Error {
+    let path = config.run.out.as_ref().map(|out| out.join(LAST_PARAMETERS_FILE));
+    let saved = path.filter(|path| trainer.save_alone(path).is_ok());
+    Error::Lost { step: trainer.current_step(), saved, source }
+}
+
 fn train(
     trainer: &mut Trainer,
     config: &RunConfig,
@@ -78,15 +118,18 @@ fn train(
         steps.push(step);
         let end = if trainer.diverged() {
             Some(EndReason::Diverged)
-        } else if stop.load(Ordering::Relaxed) {
+        } else if trainer.any(stop.load(Ordering::Relaxed))? {
             Some(EndReason::Interrupted)
         } else if number >= length.steps {
             Some(EndReason::Steps)
-        } else if length.max_time_s > 0.0 && trainer.now().as_secs_f64() >= length.max_time_s {
+        } else if length.max_time_s > 0.0 && trainer.is_over()? {
             Some(EndReason::Time)
         } else {
             None
         };
+        if number.is_multiple_of(CHECKED_STEPS) {
+            trainer.check_params()?;
+        }
         if end.is_some() || number.is_multiple_of(length.eval_every) {
             let eval = trainer.evaluate()?;
             tell(sinks, &Event::Eval(&eval))?;

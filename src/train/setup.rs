@@ -16,6 +16,7 @@ use crate::stream::rates::RateModel;
 use crate::stream::source::{ReplaySource, Samples, SocketOptions, SocketSource, Source};
 use crate::stream::{DeviceStream, LiveOptions, LiveStream, StreamError, VirtualStream};
 use crate::train::config::{RunConfig, SourceConfig};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,16 @@ pub(crate) fn plan_network(config: &RunConfig, data: &DataSets, rates: &[f64]) -
     Ok(models::plan(&spec, injection.largest_batch(own))?)
 }
 
+/// A checksum of images and labels.
+pub(crate) fn fingerprint(data: &Dataset) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    (0..data.len()).for_each(|index| {
+        hasher.update(data.image(index));
+        hasher.update(&data.label(index).to_le_bytes());
+    });
+    hasher.finalize()
+}
+
 /// How batches are sized.
 pub(crate) fn batch_rule(config: &RunConfig, max_batch: usize) -> BatchRule {
     BatchRule {
@@ -88,12 +99,12 @@ pub(crate) fn input_rule(config: &RunConfig, train: &Dataset) -> InputRule {
     }
 }
 
-/// The devices, each with its share of the data at its rate.
+/// The devices of the ranks `hosted`, each with its share of the data at its rate.
 pub(crate) fn devices(
     config: &RunConfig,
     train: &Dataset,
     rates: &RateModel,
-    max_batch: usize,
+    (hosted, max_batch): (Range<usize>, usize),
     engine: &mut dyn Engine,
     profiles: &[DeviceProfile],
     clock: &Clock,
@@ -102,11 +113,11 @@ pub(crate) fn devices(
     let shares =
         data::partition(train.labels(), train.classes(), count, &config.data.partition, config.seed)?;
     let samples: Arc<dyn Samples> = Arc::new(train.clone());
-    let mut devices = Vec::with_capacity(count);
-    for (rank, share) in shares.into_iter().enumerate() {
-        if share.is_empty() {
-            return Err(Error::EmptyDevice { device: rank, devices: count, samples: train.len() });
-        }
+    if let Some(rank) = shares.iter().position(Vec::is_empty) {
+        return Err(Error::EmptyDevice { device: rank, devices: count, samples: train.len() });
+    }
+    let mut devices = Vec::with_capacity(hosted.len());
+    for (rank, share) in shares.into_iter().enumerate().filter(|(rank, _)| hosted.contains(rank)) {
         let source =
             ReplaySource::new(Arc::clone(&samples), share, rates.arrivals(rank), config.seed, rank as u64)
                 .map_err(StreamError::from)?;

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod drift_tests;
+mod together;
 
 use super::drift::DriftWatch;
 use super::engine::{self, ClusterStep, DeviceStep, Engine};
@@ -12,7 +13,7 @@ use super::merge_stats::merge_stats;
 use super::setup;
 use crate::aggregate::agg_weights;
 use crate::cluster::{Clock, Link};
-use crate::comm::{Communicator, LocalCommunicator, Traffic};
+use crate::comm::{CommError, Communicator, LocalCommunicator, Traffic};
 use crate::device::cuda::CudaError;
 use crate::error::Result;
 use crate::metrics::record::{DriftRecord, EvalRecord, StepRecord};
@@ -62,6 +63,10 @@ pub struct Trainer {
     epoch: u64,
     start: Instant,
     diverged: bool,
+    /// Of all devices so far.
+    trained_samples: u64,
+    /// What drift makes of the learning rate in this step.
+    lr_factor: f64,
     drift: Option<DriftWatch>,
     /// Merging statistics since the last step, not yet in a record.
     merge_traffic: Traffic,
@@ -81,9 +86,22 @@ impl Trainer {
     /// # Errors
     /// A configuration that does not validate, data or parameters that cannot be read, a device that is not there.
     pub fn new(config: &RunConfig) -> Result<Self> {
+        let link = Link::new(&config.cluster.link);
+        Self::with_communicator(config, Box::new(LocalCommunicator::new(config.cluster.devices, link)))
+    }
+
+    /// The same for the devices that this process hosts of a cluster over several processes. All of them pass the same
+    /// configuration, except for `run.threads`, `run.out` and where they compute, and call the same methods in the same order.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and where another process is lost or has other data or parameters.
+    pub fn with_communicator(config: &RunConfig, mut comm: Box<dyn Communicator>) -> Result<Self> {
         config.validate()?;
         let data = setup::load_data(config)?;
         let cluster = &config.cluster;
+        let hosted = comm.local_ranks();
+        comm.check_equal("the training data", setup::fingerprint(&data.train))?;
+        comm.check_equal("the test data", setup::fingerprint(&data.test))?;
         let rates = RateModel::new(&cluster.rates, &cluster.arrivals, cluster.devices, config.seed)
             .map_err(crate::stream::StreamError::from)?;
         let mean_rates: Vec<f64> = (0..cluster.devices).map(|device| rates.mean(device).0).collect();
@@ -95,21 +113,21 @@ impl Trainer {
             }
             None => (plan.init_params(config.seed), plan.init_stats()),
         };
+        comm.check_equal("the initial parameters", crc32fast::hash(bytemuck::cast_slice(&params)))?;
         let inputs = setup::input_rule(config, &data.train);
         let (mut engine, passed_over) =
-            engine::open(config, &plan, &inputs.normalizer, (params, stats.clone()))?;
+            engine::open(config, &plan, &inputs.normalizer, (params, stats.clone()), hosted.len())?;
         let profiles = setup::profiles(config, &plan, engine.as_mut())?;
         let clock = Clock::new(cluster.clock);
         let devices = setup::devices(
             config,
             &data.train,
             &rates,
-            plan.max_batch(),
+            (hosted, plan.max_batch()),
             engine.as_mut(),
             &profiles,
             &clock,
         )?;
-        let comm = Box::new(LocalCommunicator::new(cluster.devices, Link::new(&cluster.link)));
         Ok(Self {
             data_set: data.name.to_string(),
             classes: data.train.classes(),
@@ -128,6 +146,8 @@ impl Trainer {
             epoch: 0,
             start: Instant::now(),
             diverged: false,
+            trained_samples: 0,
+            lr_factor: 1.0,
             drift: DriftWatch::new(&config.drift, cluster.devices),
             merge_traffic: Traffic::default(),
             config: config.clone(),
@@ -142,7 +162,7 @@ impl Trainer {
     pub fn step(&mut self) -> Result<StepRecord> {
         self.step += 1;
         let begin = self.clock.now();
-        let progress = self.progress(begin);
+        let progress = self.agree_on_progress(begin)?;
         // Before batches are written: a step that failed may have left copies from them queued.
         self.engine.begin_step()?;
         let gathered = gather_batches(
@@ -161,6 +181,7 @@ impl Trainer {
         let cluster = ClusterStep { step: self.step, global_batch, weights: &weights, lr };
         let outcome = self.engine.end_step(cluster, self.comm.as_mut())?;
         self.diverged = outcome.diverged;
+        self.trained_samples += global_batch as u64;
 
         let mut traffic = gathered.traffic;
         traffic += count_traffic;
@@ -174,8 +195,11 @@ impl Trainer {
                 (outcome.compute, spent.saturating_sub(outcome.compute))
             }
         };
+        let ready = gathered.ready.iter().max().copied().unwrap_or(begin);
+        let told = self.share_outcome(&outcome, &traffic, [busy_until.end, compute, ready])?;
+        let [busy_end, compute, ready] = told.times;
         // Injection is on the wire before the devices compute; the rest after it.
-        self.clock.advance_to(busy_until.end + comm.saturating_sub(gathered.traffic.elapsed));
+        self.clock.advance_to(busy_end + comm.saturating_sub(gathered.traffic.elapsed));
         let end = self.clock.now();
         let (device_loss, drift) = self.watch_devices(end);
         for device in &mut self.devices {
@@ -189,33 +213,28 @@ impl Trainer {
             time_s: end.as_secs_f64(),
             wall_s: self.start.elapsed().as_secs_f64(),
             step_s: (end - begin).as_secs_f64(),
-            wait_s: gathered
-                .ready
-                .iter()
-                .max()
-                .map_or(0.0, |&ready| ready.saturating_sub(begin).as_secs_f64()),
+            wait_s: ready.saturating_sub(begin).as_secs_f64(),
             compute_s: compute.as_secs_f64(),
             comm_s: comm.as_secs_f64(),
-            loss: outcome.loss.loss_sum / samples,
-            train_top1: outcome.loss.top1 as f64 / samples,
+            loss: told.loss_sum / samples,
+            train_top1: told.top1 / samples,
             global_batch: global_batch as u64,
             lr,
-            grad_norm: outcome.grad_norm,
+            grad_norm: told.grad_norm,
             compressed: outcome.exchange.compressed,
             votes: outcome.exchange.votes,
             gate_value: outcome.exchange.gate_value,
-            sent_elements: outcome.exchange.sent_elements,
-            sent_bytes: traffic.sent_bytes,
-            received_bytes: traffic.received_bytes,
+            sent_elements: told.sent_elements,
+            sent_bytes: told.sent_bytes,
+            received_bytes: told.received_bytes,
             dense_bytes: outcome.exchange.dense_bytes,
             injected_samples: gathered.injected_samples,
             injected_bytes: gathered.injected_bytes,
             local_batch: local_batch.iter().map(|&batch| batch as u64).collect(),
-            device_loss,
             drift,
             ..StepRecord::default()
         };
-        self.record_streams(&mut record, end);
+        self.record_devices(&mut record, end, &device_loss)?;
         Ok(record)
     }
 
@@ -225,25 +244,85 @@ impl Trainer {
     /// A collective or the network failed.
     pub fn evaluate(&mut self) -> Result<EvalRecord> {
         self.merge_statistics()?;
-        let total = self.evaluator.evaluate(self.engine.as_mut(), &self.inputs, &self.merged_stats)?;
+        let row = match self.hosts_first() {
+            true => {
+                let total =
+                    self.evaluator.evaluate(self.engine.as_mut(), &self.inputs, &self.merged_stats)?;
+                vec![total.loss_sum, total.top1 as f64, total.top5 as f64]
+            }
+            false => Vec::new(),
+        };
+        let rows = self.comm.share(&row)?;
+        let [loss_sum, top1, top5] = rows[0][..] else { return Err(not_the_same_call().into()) };
         let count = (self.evaluator.len() as f64).max(1.0);
         Ok(EvalRecord {
             step: self.step,
             time_s: self.clock.now().as_secs_f64(),
             wall_s: self.start.elapsed().as_secs_f64(),
-            loss: total.loss_sum / count,
-            top1: total.top1 as f64 / count,
-            top5: total.top5 as f64 / count,
+            loss: loss_sum / count,
+            top1: top1 / count,
+            top5: top5 / count,
         })
     }
 
-    /// Writes parameters and batch-norm statistics with torchvision's names as safetensors.
+    /// Writes parameters and batch-norm statistics with torchvision's names as safetensors. Of several processes all call it,
+    /// and the one that hosts rank 0 writes.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn save(&mut self, path: &Path) -> Result<()> {
         self.merge_statistics()?;
-        Ok(weights::save(path, &self.plan, &self.engine.params()?, &self.merged_stats)?)
+        if self.hosts_first() {
+            weights::save(path, &self.plan, &self.engine.params()?, &self.merged_stats)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::save`], with the statistics of this process's first device, and without asking another process.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save_alone(&self, path: &Path) -> Result<()> {
+        Ok(weights::save(path, &self.plan, &self.engine.params()?, &self.engine.stats(0)?)?)
+    }
+
+    /// Whether any process of the job says so.
+    ///
+    /// # Errors
+    /// Another process is lost.
+    pub fn any(&mut self, flag: bool) -> Result<bool> {
+        Ok(self.comm.any(flag)?)
+    }
+
+    /// Whether this process hosts rank 0, and so keeps the records of the job.
+    pub fn hosts_first(&self) -> bool {
+        self.comm.local_ranks().start == 0
+    }
+
+    /// Makes sure that all processes have the same parameters.
+    ///
+    /// # Errors
+    /// [`CommError::Differs`], or another process is lost.
+    pub fn check_params(&mut self) -> Result<()> {
+        if !self.comm.hosts_all() {
+            let checksum = crc32fast::hash(bytemuck::cast_slice(&self.engine.params()?));
+            self.comm.check_equal("the parameters", checksum)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the run has taken the time it may take, on any process.
+    ///
+    /// # Errors
+    /// Another process is lost.
+    pub fn is_over(&mut self) -> Result<bool> {
+        let over = self.clock.now().as_secs_f64() >= self.config.run.max_time_s;
+        self.any(over)
+    }
+
+    /// Number of the step under way or done last.
+    pub fn current_step(&self) -> u64 {
+        self.step
     }
 
     /// The flat parameter vector; under local SGD, the last average.
@@ -316,7 +395,7 @@ impl Trainer {
     }
 
     fn learning_rate(&self, progress: f64, global_batch: usize) -> f64 {
-        let lr = lr_at(&self.config.optimizer, progress) * self.lr_factor();
+        let lr = lr_at(&self.config.optimizer, progress) * self.lr_factor;
         let base = self.config.batch.size * self.config.cluster.devices;
         if self.config.optimizer.scale_lr { scaled_lr(lr, global_batch, base) } else { lr }
     }
@@ -325,10 +404,15 @@ impl Trainer {
     /// devices are done.
     fn train_devices(&mut self, gathered: &Gathered, weights: &[f64], progress: f64) -> Result<Busy> {
         let injected = self.batches.injection.is_active();
-        let all_ready = gathered.ready.iter().max().copied().unwrap_or_default() + gathered.traffic.elapsed;
+        let mut all_ready = gathered.ready.iter().max().copied().unwrap_or_default();
+        if injected {
+            let rows = self.comm.share(&[all_ready.as_nanos() as f64])?;
+            all_ready = together::latest(&rows, 0);
+        }
+        all_ready += gathered.traffic.elapsed;
         let mut busy = Busy { end: self.clock.now(), compute: Duration::ZERO };
         let (optimizer, base) = (&self.config.optimizer, self.config.batch.size);
-        let lr = lr_at(optimizer, progress) * self.lr_factor();
+        let lr = lr_at(optimizer, progress) * self.lr_factor;
         for (index, device) in self.devices.iter_mut().enumerate() {
             let samples = device.batch.labels.len();
             let begin = if injected { all_ready } else { gathered.ready[index] };
@@ -349,10 +433,6 @@ impl Trainer {
             busy.end = self.clock.now();
         }
         Ok(busy)
-    }
-
-    fn lr_factor(&self) -> f64 {
-        self.drift.as_ref().map_or(1.0, |drift| drift.lr_factor(self.step))
     }
 
     /// Mean loss of each device in this step, and which of their streams have changed; lets those drop older samples, if
@@ -379,11 +459,11 @@ impl Trainer {
 
     /// Batch-norm statistics for evaluating and saving.
     fn merge_statistics(&mut self) -> Result<()> {
-        let total: u64 = self.devices.iter().map(|device| device.trained_samples).sum();
+        let total = self.trained_samples;
         if self.config.batch_norm == BatchNormStatistics::Local || total == 0 || self.merged_stats.is_empty()
         {
             self.merged_stats.copy_from_slice(&self.engine.stats(0)?);
-            return Ok(());
+            return Ok(self.comm.broadcast(&mut self.merged_stats)?);
         }
         let stats =
             (0..self.devices.len()).map(|index| self.engine.stats(index)).collect::<Result<Vec<_>>>()?;
@@ -398,30 +478,18 @@ impl Trainer {
     }
 
     fn count_epochs(&mut self) -> Result<()> {
-        let trained: u64 = self.devices.iter().map(|device| device.trained_samples).sum();
-        let epoch = trained / (self.train_samples as u64).max(1);
+        let epoch = self.trained_samples / (self.train_samples as u64).max(1);
         if epoch > self.epoch {
             self.epoch = epoch;
             self.engine.start_epoch()?;
         }
         Ok(())
     }
+}
 
-    fn record_streams(&mut self, record: &mut StepRecord, now: Duration) {
-        for device in &mut self.devices {
-            let counters = device.stream.counters();
-            record.occupancy_samples.push(counters.occupancy_samples);
-            record.occupancy_bytes.push(counters.occupancy_bytes);
-            record.dropped_samples.push(counters.dropped);
-            record.arrived_samples.push(counters.arrived);
-            record.taken_samples.push(counters.taken);
-            record.dead_lettered_samples.push(counters.dead_lettered);
-            record.lag_samples.push(counters.lag_samples);
-            record.oldest_age_s.push(match (counters.occupancy_samples, device.stream.oldest_arrival()) {
-                (0, _) => 0.0,
-                (_, Some(arrival)) => now.saturating_sub(arrival).as_secs_f64(),
-                (_, None) => f64::NAN,
-            });
-        }
-    }
+/// Another process is in another call.
+fn not_the_same_call() -> CommError {
+    let reason =
+        "it sent a row of another length: all processes must call the same methods in the same order".into();
+    CommError::Peer { process: 0, op: "share", reason }
 }

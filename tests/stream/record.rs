@@ -67,7 +67,8 @@ fn every_kind_of_poison_is_named_and_what_follows_is_read() {
         bytes[at] = value;
         bytes
     };
-    let cases: [(Vec<u8>, fn(&Poison) -> bool); 6] = [
+    type Matches = fn(&Poison) -> bool;
+    let cases: [(Vec<u8>, Matches); 6] = [
         (b"no record at all".to_vec(), |p| *p == Poison::Garbage),
         (damaged(4, 9), |p| *p == Poison::Version(9)),
         (damaged(5, 2), |p| *p == Poison::Kind(2)),

@@ -105,6 +105,8 @@ impl<E: CpuElement> Engine for CpuEngine<E> {
     }
 
     fn end_step(&mut self, step: ClusterStep<'_>, comm: &mut dyn Communicator) -> Result<StepOutcome> {
+        // Before the exchange, in which a process that left it out would be missed.
+        self.outcome.diverged = comm.any(self.outcome.diverged)?;
         if self.outcome.diverged {
             return Ok(self.outcome);
         }

@@ -111,7 +111,7 @@ pub(crate) trait Engine: Send {
     fn measure(&mut self, n: usize) -> Result<f64>;
 }
 
-/// The engine of the configured device, hosting every device of the cluster, and why it is not that of the GPU that is
+/// The engine of the configured device, hosting `hosted` devices of the cluster, and why it is not that of the GPU that is
 /// there, if so; the devices start from `params` and `stats`. `normalizer` is for engines that take images as they came.
 ///
 /// # Errors
@@ -121,6 +121,7 @@ pub(crate) fn open(
     plan: &Arc<Plan>,
     normalizer: &Normalizer,
     start: (Vec<f32>, Vec<f32>),
+    hosted: usize,
 ) -> Result<(Box<dyn Engine>, Option<CudaError>)> {
     let (cluster, devices) = (&config.cluster, config.cluster.devices);
     let normalizer = normalizer.clone();
@@ -129,16 +130,16 @@ pub(crate) fn open(
         (Device::Cpu { passed_over }, precision) => {
             passed_over_gpu = passed_over;
             match precision {
-                Precision::F32 => Box::new(CpuEngine::<f32>::new(config, plan, start, devices, devices)?),
-                Precision::Bf16 => Box::new(CpuEngine::<bf16>::new(config, plan, start, devices, devices)?),
+                Precision::F32 => Box::new(CpuEngine::<f32>::new(config, plan, start, hosted, devices)?),
+                Precision::Bf16 => Box::new(CpuEngine::<bf16>::new(config, plan, start, hosted, devices)?),
             }
         }
         (Device::Cuda(gpu), Precision::F32) => {
-            let engine = CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, devices, devices);
+            let engine = CudaEngine::<f32>::new(config, gpu, plan, normalizer, start, hosted, devices);
             Box::new(engine.map_err(advise_bf16)?)
         }
         (Device::Cuda(gpu), Precision::Bf16) => {
-            Box::new(CudaEngine::<bf16>::new(config, gpu, plan, normalizer, start, devices, devices)?)
+            Box::new(CudaEngine::<bf16>::new(config, gpu, plan, normalizer, start, hosted, devices)?)
         }
     };
     Ok((engine, passed_over_gpu))

@@ -168,7 +168,8 @@ impl<E: Element> Engine for CudaEngine<E> {
             self.outcome.compute += begin.elapsed(end)?;
         }
         let is_finite = self.update.is_finite()?;
-        if !is_finite || !self.outcome.loss.loss_sum.is_finite() {
+        // Before the exchange, in which a process that left it out would be missed.
+        if comm.any(!is_finite || !self.outcome.loss.loss_sum.is_finite())? {
             return Ok(StepOutcome { diverged: true, ..self.outcome });
         }
         let Updated { exchange, grad_norm, diverged } = self.update.finish(step, &mut self.executor, comm)?;
