@@ -8,7 +8,7 @@
 //! | `engine` | batches -> loss, gradients, moved parameters: on the CPU or on a GPU |
 //! | `exchange` | gradients of all devices -> one |
 //! | `update`, `local_sgd` | gradient -> parameters |
-//! | `drift` | losses and labels of a device -> has its stream changed? |
+//! | [`drift`] | losses and labels of a device -> has its stream changed? |
 //! | `evaluate`, `merge_stats` | parameters -> accuracy |
 //! | [`Trainer`] | all of them in order |
 //! | [`run()`] | steps and evaluations until the run ends |
@@ -17,7 +17,7 @@ pub mod batch;
 pub mod config;
 mod device_batch;
 pub mod device_sources;
-mod drift;
+pub mod drift;
 mod engine;
 mod evaluate;
 mod exchange;
