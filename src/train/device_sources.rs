@@ -2,13 +2,11 @@
 
 use super::config::RunConfig;
 use super::setup;
-use crate::data;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shape::ImageShape;
 use crate::stream::StreamError;
 use crate::stream::rates::RateModel;
-use crate::stream::source::{ReplaySource, Samples};
-use std::sync::Arc;
+use crate::stream::source::ReplaySource;
 
 /// The share of the training data of every device, at its rate: the same that a run of the configuration replays.
 pub struct DeviceSources {
@@ -31,15 +29,7 @@ impl DeviceSources {
         let devices = config.cluster.devices;
         let rates = RateModel::new(&config.cluster.rates, &config.cluster.arrivals, devices, config.seed)
             .map_err(StreamError::from)?;
-        let rule = &config.data.partition;
-        let shares = data::partition(train.labels(), train.classes(), devices, rule, config.seed)?;
-        let samples: Arc<dyn Samples> = Arc::new(train.clone());
-        let source = |(device, share): (usize, Vec<u32>)| {
-            let arrivals = rates.arrivals(device);
-            ReplaySource::new(Arc::clone(&samples), share, arrivals, config.seed, device as u64)
-                .map_err(|error| Error::from(StreamError::from(error)))
-        };
-        let sources = shares.into_iter().enumerate().map(source).collect::<Result<_>>()?;
+        let sources = setup::replay_sources(config, &train, &rates, 0..devices)?;
         let rates = (0..devices).map(|device| rates.mean(device).0).collect();
         Ok(Self { shape: train.shape(), sources, rates })
     }

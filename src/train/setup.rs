@@ -99,6 +99,29 @@ pub(crate) fn input_rule(config: &RunConfig, train: &Dataset) -> InputRule {
     }
 }
 
+/// The shares of the training data of the ranks `hosted`, each replayed at its rate.
+pub(crate) fn replay_sources(
+    config: &RunConfig,
+    train: &Dataset,
+    rates: &RateModel,
+    hosted: Range<usize>,
+) -> Result<Vec<ReplaySource>> {
+    let count = config.cluster.devices;
+    let mut shares =
+        data::partition(train.labels(), train.classes(), count, &config.data.partition, config.seed)?;
+    if let Some(rank) = shares.iter().position(Vec::is_empty) {
+        return Err(Error::EmptyDevice { device: rank, devices: count, samples: train.len() });
+    }
+    let samples: Arc<dyn Samples> = Arc::new(train.clone());
+    hosted
+        .map(|rank| {
+            let (share, arrivals) = (std::mem::take(&mut shares[rank]), rates.arrivals(rank));
+            let source = ReplaySource::new(Arc::clone(&samples), share, arrivals, config.seed, rank as u64);
+            Ok(source.map_err(StreamError::from)?)
+        })
+        .collect()
+}
+
 /// The devices of the ranks `hosted`, each with its share of the data at its rate.
 pub(crate) fn devices(
     config: &RunConfig,
@@ -109,18 +132,8 @@ pub(crate) fn devices(
     profiles: &[DeviceProfile],
     clock: &Clock,
 ) -> Result<Vec<LocalDevice>> {
-    let count = config.cluster.devices;
-    let shares =
-        data::partition(train.labels(), train.classes(), count, &config.data.partition, config.seed)?;
-    let samples: Arc<dyn Samples> = Arc::new(train.clone());
-    if let Some(rank) = shares.iter().position(Vec::is_empty) {
-        return Err(Error::EmptyDevice { device: rank, devices: count, samples: train.len() });
-    }
     let mut devices = Vec::with_capacity(hosted.len());
-    for (rank, share) in shares.into_iter().enumerate().filter(|(rank, _)| hosted.contains(rank)) {
-        let source =
-            ReplaySource::new(Arc::clone(&samples), share, rates.arrivals(rank), config.seed, rank as u64)
-                .map_err(StreamError::from)?;
+    for (rank, source) in hosted.clone().zip(replay_sources(config, train, rates, hosted)?) {
         devices.push(LocalDevice {
             rank,
             stream: stream(config, train, source, max_batch, clock, rank)?,

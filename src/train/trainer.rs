@@ -196,10 +196,12 @@ impl Trainer {
             }
         };
         let ready = gathered.ready.iter().max().copied().unwrap_or(begin);
-        let told = self.share_outcome(&outcome, &traffic, [busy_until.end, compute, ready])?;
-        let [busy_end, compute, ready] = told.times;
+        // Since the step began: wall clocks of processes do not begin together.
+        let times = [busy_until.end.saturating_sub(begin), compute, ready.saturating_sub(begin)];
+        let told = self.share_outcome(&outcome, &traffic, times)?;
+        let [busy, compute, wait] = told.times;
         // Injection is on the wire before the devices compute; the rest after it.
-        self.clock.advance_to(busy_end + comm.saturating_sub(gathered.traffic.elapsed));
+        self.clock.advance_to(begin + busy + comm.saturating_sub(gathered.traffic.elapsed));
         let end = self.clock.now();
         let (device_loss, drift) = self.watch_devices(end);
         for device in &mut self.devices {
@@ -213,7 +215,7 @@ impl Trainer {
             time_s: end.as_secs_f64(),
             wall_s: self.start.elapsed().as_secs_f64(),
             step_s: (end - begin).as_secs_f64(),
-            wait_s: ready.saturating_sub(begin).as_secs_f64(),
+            wait_s: wait.as_secs_f64(),
             compute_s: compute.as_secs_f64(),
             comm_s: comm.as_secs_f64(),
             loss: told.loss_sum / samples,
@@ -290,7 +292,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Another process is lost.
-    pub fn any(&mut self, flag: bool) -> Result<bool> {
+    pub(crate) fn any(&mut self, flag: bool) -> Result<bool> {
         Ok(self.comm.any(flag)?)
     }
 
@@ -315,13 +317,13 @@ impl Trainer {
     ///
     /// # Errors
     /// Another process is lost.
-    pub fn is_over(&mut self) -> Result<bool> {
+    pub(crate) fn is_over(&mut self) -> Result<bool> {
         let over = self.clock.now().as_secs_f64() >= self.config.run.max_time_s;
         self.any(over)
     }
 
     /// Number of the step under way or done last.
-    pub fn current_step(&self) -> u64 {
+    pub(crate) fn current_step(&self) -> u64 {
         self.step
     }
 

@@ -281,7 +281,7 @@ fn call(address: &str, until: Instant) -> io::Result<TcpStream> {
     }
 }
 
-fn setup(reason: String) -> CommError {
+pub(super) fn setup(reason: String) -> CommError {
     CommError::Setup { reason }
 }
 

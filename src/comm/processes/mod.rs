@@ -89,9 +89,8 @@ impl ProcessCommunicator {
     fn exchange_two(&mut self, op: Op, to: usize, from: usize, outgoing: &[&[u8]]) -> Result<(), CommError> {
         let Self { streams, inbox, sequence, .. } = self;
         let gone = |process| CommError::Peer { process, op: op.name(), reason: "it was lost before".into() };
-        let (Some(to_stream), Some(from_stream)) = (&streams[to], &streams[from]) else {
-            return Err(gone(to));
-        };
+        let to_stream = streams[to].as_ref().ok_or_else(|| gone(to))?;
+        let from_stream = streams[from].as_ref().ok_or_else(|| gone(from))?;
         let payload = outgoing[to];
         if payload.len() <= SMALL {
             wire::send(to_stream, to, op, *sequence, payload)?;

@@ -1,6 +1,6 @@
 //! Which process this is, from what launchers leave in the environment.
 
-use super::connect::Place;
+use super::connect::{Place, setup};
 use crate::comm::CommError;
 
 /// Where launchers put a process's number and the number of processes.
@@ -51,10 +51,6 @@ impl Place {
         };
         Ok(Self { process, processes, rendezvous })
     }
-}
-
-fn setup(reason: String) -> CommError {
-    CommError::Setup { reason }
 }
 
 #[cfg(test)]
